@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvF
 
-from focalnet_backbone.models.pretrained import find_file, read_config
-from focalnet_backbone.variants import VARIANTS
+from focalnet_backbone.models.pretrained import find_file, find_variant, read_config
+from focalnet_backbone.variants import Variant
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -115,9 +115,11 @@ class FocalNetImageProcessor:
         Raises:
             FileNotFoundError: there is no such folder, or none of the two files in it.
             ValueError: the file is not the one of an image processor for FocalNet.
+            CheckpointError: the hub has no such repository, or cannot be reached.
         """
-        if source in VARIANTS:
-            return cls.for_variant(str(source), **overrides)
+        variant = find_variant(source)
+        if variant is not None:
+            return cls.for_variant(variant, **overrides)
         path = find_file(source, PREPROCESSOR_FILE)
         if path is None:
             return replace(cls.for_image_size(read_config(source).image_size), **overrides)
@@ -133,9 +135,8 @@ class FocalNetImageProcessor:
         return cls(**{**PROCESSOR_DEFAULTS, **knobs, **overrides})
 
     @classmethod
-    def for_variant(cls, name: str, **overrides: Any) -> FocalNetImageProcessor:
+    def for_variant(cls, variant: Variant, **overrides: Any) -> FocalNetImageProcessor:
         """The preset of a published model: transformers' for ImageNet-1k, timm's for ImageNet-22k."""
-        variant = VARIANTS[name]
         if variant.pretrained_on == "imagenet-1k":
             return replace(cls.for_image_size(variant.pretrained_size), **overrides)
         pixels = variant.pretrained_size

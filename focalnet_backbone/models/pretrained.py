@@ -8,13 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 
-from focalnet_backbone.checkpoints import load_checkpoint
-from focalnet_backbone.checkpoints.formats import export_state_dict
-from focalnet_backbone.config import CONFIG_FILE, FocalNetConfig
+from focalnet_backbone.checkpoints import export_state_dict, load_checkpoint
+from focalnet_backbone.checkpoints.download import hub_file, placed_folder
+from focalnet_backbone.config import CONFIG_FILE, FocalNetConfig, closest
 from focalnet_backbone.models.labels import imagenet_labels
 from focalnet_backbone.variants import VARIANTS, Variant
 
@@ -26,32 +24,43 @@ WEIGHTS_FILE = "model.safetensors"
 logger = logging.getLogger(__name__)
 
 
-def find_file(source: str | Path, name: str) -> Path | None:
-    """The file of that name in a folder or a hub repository; None if it is not in there.
+def find_variant(source: str | Path) -> Variant | None:
+    """The variant of that name, or whose weights are published at that hub id with no config of transformers."""
+    if source in VARIANTS:
+        return VARIANTS[source]
+    for variant in VARIANTS.values():
+        hub_ids = [address.split(":")[0] for kind, address in variant.weights.items() if kind != "transformers"]
+        if source in hub_ids:
+            return variant
+    return None
 
-    Raises `FileNotFoundError` if the source is neither.
+
+def find_file(source: str | Path, name: str) -> Path | None:
+    """The file of that name in a folder or a hub repository; None if the folder lacks it.
+
+    Raises:
+        FileNotFoundError: the source is no folder, and no hub id either.
+        CheckpointError: the hub has no such file, or cannot be reached.
     """
-    if Path(source).is_dir():
-        path = Path(source) / name
-        return path if path.is_file() else None
-    if isinstance(source, Path) or Path(source).exists() or str(source).count("/") != 1:
-        raise FileNotFoundError(f"{source} is neither a folder, nor a hub id, nor one of {', '.join(VARIANTS)}")
-    try:
-        return Path(hf_hub_download(source, name))
-    except LocalEntryNotFoundError as error:
-        raise FileNotFoundError(f"{name} of {source} is not in the hub's local cache, and the hub is offline") from error
-    except EntryNotFoundError:
-        return None
-    except (HfHubHTTPError, HFValidationError) as error:
-        raise FileNotFoundError(f"{source} is not on the hub: {error}") from error
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        if isinstance(source, Path) or folder.exists() or source.count("/") != 1:
+            raise FileNotFoundError(f"{source} is no folder, variant or hub id.{closest(str(source), VARIANTS)}")
+        folder = placed_folder(source)
+        if not folder.is_dir():
+            return hub_file(source, name)
+    return folder / name if (folder / name).is_file() else None
 
 
 def read_config(source: str | Path) -> FocalNetConfig:
     """The architecture of a variant, a folder or a hub id.
 
-    Raises `FileNotFoundError` if the source is none of these, or has no `config.json`.
+    Raises:
+        FileNotFoundError: the source is none of these, or has no `config.json`.
+        ValueError: the `config.json` is not that of a FocalNet.
+        CheckpointError: the hub has no such repository, or cannot be reached.
     """
-    variant = _find_variant(source)
+    variant = find_variant(source)
     if variant is not None:
         labels = imagenet_labels(variant.pretrained_on)
         return variant.config(id2label=labels) if labels else variant.config()
@@ -62,12 +71,12 @@ def read_config(source: str | Path) -> FocalNetConfig:
 
 
 def load_pretrained(
-    cls: type[AnyModel], source: str | Path, config: FocalNetConfig | None, overrides: dict[str, Any]
+    cls: type[AnyModel], source: str | Path, config: FocalNetConfig | None, strict: bool, overrides: dict[str, Any]
 ) -> AnyModel:
     """Body of `FocalNetModel.from_pretrained`."""
     config = read_config(source) if config is None else config
     model = cls(config.replace(**overrides) if overrides else config)
-    load_checkpoint(model, source)
+    load_checkpoint(model, source, strict=strict)
     return model.eval()
 
 
@@ -103,14 +112,3 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _find_variant(source: str | Path) -> Variant | None:
-    """The variant of that name, or whose weights are published at that hub id with no config of transformers."""
-    if source in VARIANTS:
-        return VARIANTS[source]
-    for variant in VARIANTS.values():
-        hub_ids = [address.split(":")[0] for kind, address in variant.weights.items() if kind != "transformers"]
-        if source in hub_ids:
-            return variant
-    return None

@@ -127,7 +127,9 @@ def pixel_statistics(config: FocalNetConfig) -> tuple[list[float], list[float]]:
         return list(IMAGENET_MEAN), list(IMAGENET_STD)
     if config.num_channels == 1:
         return [float(np.mean(IMAGENET_MEAN))], [float(np.mean(IMAGENET_STD))]
-    raise ValueError(f"num_channels must be 3 (RGB) or 1 (greyscale) to train on photographs, got {config.num_channels}")
+    raise ValueError(
+        f"num_channels must be 3 (RGB) or 1 (greyscale) to train on photographs, got {config.num_channels}"
+    )
 
 
 class _Journal:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import pickle
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from focalnet_backbone.checkpoints import CheckpointError
+from focalnet_backbone.checkpoints.files import read_file
 from focalnet_backbone.config import FocalNetConfig
 from focalnet_backbone.models.masked_modeling import FocalNetForMaskedImageModeling
 from focalnet_backbone.models.pretrained import replace_file
@@ -84,7 +83,9 @@ class TrainingState:
             CheckpointError: the file is damaged, or no checkpoint of a run.
             ValueError: it is of a run with another recipe, model or number of images.
         """
-        state = _read(path)
+        state = read_file(path)
+        if not isinstance(state, dict) or "identity" not in state:
+            raise CheckpointError(f"{path} is not the checkpoint of a pretraining run")
         found = state["identity"]
         differing = [name for name in self.identity if found.get(name) != self.identity[name]]
         if differing:
@@ -102,13 +103,3 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     others = [p for name, p in model.named_parameters() if p.ndim <= 1 or name == "mask_token"]
     groups = [{"params": kernels, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=recipe.lr)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    if not isinstance(state, dict) or "identity" not in state:
-        raise CheckpointError(f"{path} is not the checkpoint of a pretraining run")
-    return state
