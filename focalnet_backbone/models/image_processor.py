@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvF
 
 from focalnet_backbone.models.pretrained import find_file, find_variant, read_config
@@ -23,7 +24,12 @@ PREPROCESSOR_FILE = "preprocessor_config.json"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BILINEAR, BICUBIC = int(Image.Resampling.BILINEAR), int(Image.Resampling.BICUBIC)
-RESAMPLE = (int(Image.Resampling.NEAREST), BILINEAR, BICUBIC)
+# Pillow's number of an interpolation to torchvision's name of it.
+INTERPOLATIONS = {
+    int(Image.Resampling.NEAREST): InterpolationMode.NEAREST_EXACT,
+    BILINEAR: InterpolationMode.BILINEAR,
+    BICUBIC: InterpolationMode.BICUBIC,
+}
 
 # The transformers class that published FocalNet checkpoints name, and what it assumes where a file is silent.
 PROCESSOR_TYPES = ("BitImageProcessor", "BitImageProcessorFast", "BitImageProcessorPil", "BitFeatureExtractor")
@@ -85,7 +91,7 @@ class FocalNetImageProcessor:
     def __post_init__(self) -> None:
         self.size = _check_size("size", self.size, "shortest_edge")
         self.crop_size = _check_size("crop_size", self.crop_size)
-        if self.resample not in RESAMPLE:
+        if self.resample not in INTERPOLATIONS:
             raise ValueError(f"resample must be 0 (nearest), 2 (bilinear) or 3 (bicubic), got {self.resample!r}")
         self.resample = int(self.resample)
         self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
@@ -185,7 +191,7 @@ class FocalNetImageProcessor:
         if self.do_resize:
             edge = self.size.get("shortest_edge")
             size = [edge] if edge else [self.size["height"], self.size["width"]]
-            x = tvF.resize(x, size, interpolation=self.resample, antialias=True)
+            x = tvF.resize(x, size, interpolation=INTERPOLATIONS[self.resample], antialias=True)
         if self.do_center_crop:
             x = _center_crop(x, self.crop_size["height"], self.crop_size["width"])
         if self.do_rescale:
