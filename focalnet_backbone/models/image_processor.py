@@ -17,12 +17,12 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvF
 
+from focalnet_backbone.files import whole_file
+from focalnet_backbone.images import IMAGENET_MEAN, IMAGENET_STD
 from focalnet_backbone.models.pretrained import find_file, find_variant, read_config
 from focalnet_backbone.variants import Variant
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 BILINEAR, BICUBIC = int(Image.Resampling.BILINEAR), int(Image.Resampling.BICUBIC)
 # Pillow's number of an interpolation to torchvision's name of it.
 INTERPOLATIONS = {
@@ -152,9 +152,9 @@ class FocalNetImageProcessor:
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write `preprocessor_config.json`, which transformers opens too, and return its path."""
         path = Path(folder) / PREPROCESSOR_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
         values = {**asdict(self), "image_processor_type": PROCESSOR_TYPES[0]}
-        path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        with whole_file(path) as unfinished:
+            unfinished.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         return path
 
     def __call__(self, images: Any, return_tensors: str | None = None, **overrides: Any) -> ImageBatch:

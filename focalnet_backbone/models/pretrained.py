@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ from safetensors.torch import save_file
 from focalnet_backbone.checkpoints import export_state_dict, load_checkpoint
 from focalnet_backbone.checkpoints.download import hub_file, placed_folder
 from focalnet_backbone.config import CONFIG_FILE, FocalNetConfig, closest
+from focalnet_backbone.files import whole_file
 from focalnet_backbone.models.labels import imagenet_labels
 from focalnet_backbone.variants import VARIANTS, Variant
 
@@ -95,20 +94,7 @@ def save_pretrained(model: FocalNetModel, folder: str | Path) -> Path:
     text = config.to_json_string()
     tensors = {name: x.contiguous() for name, x in export_state_dict(model.state_dict(), "transformers").items()}
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    replace_file(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    with whole_file(folder / WEIGHTS_FILE) as weights, whole_file(folder / CONFIG_FILE) as config_json:
+        save_file(tensors, weights, metadata={"format": "pt"})
+        config_json.write_text(text, encoding="utf-8")
     return folder
-
-
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make the file under another name, and rename it when it is whole.
-
-    Whatever goes wrong, `path` is either as it was or as it should be, and nothing else is left behind.
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
