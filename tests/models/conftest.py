@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import transformers
 
 from focalnet_backbone import FocalNetConfig, models
 from focalnet_backbone.checkpoints import export_state_dict
+from focalnet_backbone.models.labels import imagenet_labels
 
+TOOLS = Path(__file__).parents[2] / "tools"
 FAMILIES = {
     "srf": {"focal_levels": [2, 2, 2, 2]},
     "lrf": {"focal_levels": [3, 3, 3, 3]},
@@ -68,3 +72,34 @@ def images() -> torch.Tensor:
 def mask() -> torch.Tensor:
     """A mask `(2, 64)` for the patches of `images`."""
     return torch.rand(2, 64, generator=torch.Generator().manual_seed(1)) > 0.4
+
+
+@pytest.fixture
+def published(offline):
+    """A model of the size of microsoft/focalnet-tiny, as transformers writes it, placed where the hub's would be."""
+    config = transformers.FocalNetConfig(id2label=imagenet_labels("imagenet-1k"))
+    theirs = transformers.FocalNetForImageClassification(config).eval()
+    processor = transformers.BitImageProcessor(
+        size={"shortest_edge": 256},
+        resample=2,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    )
+    folder = offline / "microsoft--focalnet-tiny"
+    theirs.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return theirs, processor
+
+
+@pytest.fixture
+def run_tool(monkeypatch, capsys):
+    """Run a tool as a command; returns its exit status, output and error output."""
+
+    def run(name: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            runpy.run_path(str(TOOLS / name), run_name="__main__")
+        return exit_.value.code, *capsys.readouterr()
+
+    return run

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 import skimage.data
 import torch
-import transformers
 from PIL import Image
 
 from focalnet_backbone.models import FocalNetForImageClassification, FocalNetModel
-from focalnet_backbone.models.labels import imagenet_labels
 from focalnet_backbone.variants import get_variant
 
 IMPORTS = """
@@ -63,23 +61,6 @@ shape = list(reconstructed_pixel_values.shape)
 @pytest.fixture
 def image():
     return Image.fromarray(skimage.data.chelsea())
-
-
-@pytest.fixture
-def published(offline):
-    """A model of the size of microsoft/focalnet-tiny, as transformers writes it, placed where the hub's would be."""
-    config = transformers.FocalNetConfig(id2label=imagenet_labels("imagenet-1k"))
-    theirs = transformers.FocalNetForImageClassification(config).eval()
-    processor = transformers.BitImageProcessor(
-        size={"shortest_edge": 256},
-        resample=2,
-        image_mean=[0.485, 0.456, 0.406],
-        image_std=[0.229, 0.224, 0.225],
-    )
-    folder = offline / "microsoft--focalnet-tiny"
-    theirs.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return theirs, processor
 
 
 def run(example: str, image: Image.Image) -> dict:

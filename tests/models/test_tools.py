@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,8 +16,6 @@ from focalnet_backbone.models import FocalNetForImageClassification, FocalNetIma
 from focalnet_backbone.models.classify import load_classifier, top_classes
 from focalnet_backbone.models.pretraining.state import TrainingState
 from tests.models.conftest import make_config
-
-TOOLS = Path(__file__).parents[2] / "tools"
 
 
 @pytest.fixture
@@ -41,19 +37,6 @@ def folder(photograph) -> str:
     model.save_pretrained("classifier")
     FocalNetImageProcessor.for_image_size(32).save_pretrained("classifier")
     return "classifier"
-
-
-@pytest.fixture
-def run_tool(monkeypatch, capsys):
-    """Run a tool as a command; returns its exit status, output and error output."""
-
-    def run(name: str, *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            runpy.run_path(str(TOOLS / name), run_name="__main__")
-        return exit_.value.code, *capsys.readouterr()
-
-    return run
 
 
 def test_classify_prints_names_and_probabilities_the_best_first(run_tool, photograph, folder):
