@@ -133,6 +133,8 @@ class FocalNetImageProcessor:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} is not an image processor's, it holds a {type(values).__name__}")
         kind = values.get("image_processor_type", values.get("feature_extractor_type", PROCESSOR_TYPES[0]))
         if kind not in PROCESSOR_TYPES:
             raise ValueError(f"{path} is for {kind!r}, but FocalNet's processors are {', '.join(PROCESSOR_TYPES)}")

@@ -211,7 +211,11 @@ def test_an_image_that_is_rescaled_already_is_warned_of():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not valid JSON"), (json.dumps({"image_processor_type": "ViTImageProcessor"}), "'ViTImageProcessor'")],
+    [
+        ("{", "not valid JSON"),
+        ("[]", "holds a list"),
+        (json.dumps({"image_processor_type": "ViTImageProcessor"}), "'ViTImageProcessor'"),
+    ],
 )
 def test_a_file_of_something_else_is_refused(text, message, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(text)

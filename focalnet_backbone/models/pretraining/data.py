@@ -23,7 +23,7 @@ from focalnet_backbone.models.pretraining.recipe import Recipe
 
 
 def derive_seed(*numbers: int) -> int:
-    """A 32-bit seed made of whole numbers, different for different ones."""
+    """A 32-bit seed made of whole numbers; torch's generator on the CPU looks at no more bits."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
