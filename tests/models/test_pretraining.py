@@ -42,9 +42,11 @@ def photographs(tmp_path_factory) -> Path:
 
 
 def loss_curve(out: Path) -> dict[int, float]:
-    """Loss by step, as TensorBoard shows it."""
-    board = EventAccumulator(str(out / "tensorboard")).Reload()
-    return {event.step: event.value for event in board.Scalars("loss")}
+    """Loss by step, as TensorBoard shows it, each step once."""
+    events = EventAccumulator(str(out / "tensorboard")).Reload().Scalars("loss")
+    curve = {event.step: event.value for event in events}
+    assert len(curve) == len(events)
+    return curve
 
 
 def run(photographs: Path, out: Path, recipe: Recipe = RECIPE, config: FocalNetConfig = CONFIG, **knobs) -> int:
@@ -157,10 +159,12 @@ def test_mixed_precision_keeps_to_the_curve_and_is_resumed(amp, photographs, fin
     undo = act_at_step(3, lambda: os.kill(os.getpid(), signal.SIGINT))
     run(photographs, tmp_path / "resumed", recipe)
     undo()
-    scale = torch.load(tmp_path / "resumed" / "checkpoint.pth", weights_only=True)["scaler"].get("scale")
-    assert (scale is not None) == (amp == "fp16")
     run(photographs, tmp_path / "resumed", recipe, resume=True)
     assert loss_curve(tmp_path / "resumed") == mixed
+    paths = [tmp_path / name / "checkpoint.pth" for name in ("whole", "resumed")]
+    whole, resumed = (torch.load(path, weights_only=True)["scaler"] for path in paths)
+    assert whole == resumed
+    assert bool(whole) == (amp == "fp16")
 
 
 def test_the_loss_falls_as_the_model_learns_to_fill_in_what_is_plain_to_see(tmp_path):
