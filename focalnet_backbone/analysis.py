@@ -7,8 +7,12 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
+
+with warnings.catch_warnings():
+    # fvcore compiles a few functions by torch.jit when it is imported, which torch calls deprecated.
+    warnings.simplefilter("ignore", FutureWarning)
+    from fvcore.nn import FlopCountAnalysis
 
 
 @dataclass(frozen=True)
