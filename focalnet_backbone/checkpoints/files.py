@@ -51,6 +51,7 @@ _LOG_HISTORY = [
         "numpy._core.multiarray.scalar",
         "numpy.ndarray",
         "numpy.dtype",
+        "builtins.getattr",
     )
 ]
 
