@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from focalnet_backbone.checkpoints.architecture import infer_config
@@ -20,14 +15,14 @@ from focalnet_backbone.checkpoints.errors import CheckpointError
 from focalnet_backbone.checkpoints.files import WEIGHT_SUFFIXES
 from focalnet_backbone.checkpoints.formats import Weights, check_values, export_state_dict, recognise
 from focalnet_backbone.checkpoints.report import summarise
+from focalnet_backbone.checkpoints.save import save_transformers, save_weights
 from focalnet_backbone.checkpoints.sources import open_source
 from focalnet_backbone.config import FocalNetConfig
 from focalnet_backbone.variants import get_variant
 
 TARGETS = ("native", "transformers", "timm", "detectron2", "mmengine")
 _FRAMEWORKS = ("detectron2", "mmengine")
-_PICKLE_ENDINGS = (".pth", ".pt", ".bin")
-_TASK_MODELS = {"classifier": "FocalNetForImageClassification", "decoder.0": "FocalNetForMaskedImageModeling"}
+_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 
 
 @dataclass(frozen=True)
@@ -95,25 +90,33 @@ def convert_checkpoint(
         weights = recognise(opened.checkpoint)
         check_values(weights.tensors)
         native = {name: tensor for name, tensor in weights.tensors.items() if _is_wanted(name, to)}
-        stated = given or opened.config
-        if to == "transformers" and not path.suffix:
-            _write_folder(path, native, _require_config(weights, stated))
-        elif to == "timm":
-            post_norm = weights.knobs.get("use_post_layernorm")
-            if post_norm is None:
-                post_norm = _require_config(weights, stated).use_post_layernorm
-            _write_file(path, export_state_dict(native, to, use_post_layernorm=post_norm))
-        else:
-            _write_file(path, _wrap(native, to))
+        _write(path, native, to, weights, given or opened.config)
     except CheckpointError as error:
         raise CheckpointError(f"{opened.name}: {error}") from error
     left_out = (*(name for name in weights.tensors if name not in native), *weights.rest)
     return ConversionReport(opened.name, weights.format, to, path, tuple(native), left_out)
 
 
+def _write(path: Path, native: dict[str, Tensor], to: str, weights: Weights, stated: FocalNetConfig | None) -> None:
+    if to == "transformers" and path.suffix not in _ENDINGS:
+        save_transformers(path, native, _require_config(weights, stated))
+    elif to == "timm":
+        post_norm = weights.knobs.get("use_post_layernorm")
+        if post_norm is None:
+            post_norm = _require_config(weights, stated).use_post_layernorm
+        save_weights(path, export_state_dict(native, to, use_post_layernorm=post_norm))
+    elif to == "detectron2":
+        # With the heuristics, detectron2 finds the backbone's tensors by the ends of their names.
+        save_weights(path, {"model": native, "__author__": "focalnet-backbone", "matching_heuristics": True})
+    elif to == "mmengine":
+        save_weights(path, {"meta": {}, "state_dict": {f"backbone.{name}": native[name] for name in native}})
+    else:
+        save_weights(path, export_state_dict(native, to))
+
+
 def _complete_path(out: Path, to: str) -> Path:
     """The path with the ending that its contents will have; none for a transformers folder."""
-    endings = _PICKLE_ENDINGS if to in _FRAMEWORKS else (".safetensors", *_PICKLE_ENDINGS)
+    endings = _ENDINGS[1:] if to in _FRAMEWORKS else _ENDINGS
     if out.suffix in endings:
         return out
     if out.suffix in WEIGHT_SUFFIXES:
@@ -134,42 +137,3 @@ def _require_config(weights: Weights, stated: FocalNetConfig | None) -> FocalNet
             "these shapes; name one of the same family with --variant (variant=...)"
         )
     return config
-
-
-def _wrap(native: dict[str, Tensor], to: str) -> dict[str, Any]:
-    """What a file in a format that needs no config holds."""
-    if to == "detectron2":
-        # With the heuristics, detectron2 finds the backbone's tensors by the ends of their names.
-        return {"model": native, "__author__": "focalnet-backbone", "matching_heuristics": True}
-    if to == "mmengine":
-        return {"meta": {}, "state_dict": {f"backbone.{name}": tensor for name, tensor in native.items()}}
-    return export_state_dict(native, to)
-
-
-def _write_folder(folder: Path, native: dict[str, Tensor], config: FocalNetConfig) -> None:
-    """Write what transformers' `from_pretrained` reads."""
-    exported = export_state_dict(native, "transformers")
-    kind = next((kind for part, kind in _TASK_MODELS.items() if f"{part}.weight" in exported), "FocalNetModel")
-    values = {**config.to_dict(), "architectures": [kind]}
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file, not a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_file(folder / "model.safetensors", exported)
-    _replace(folder / "config.json", lambda path: path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n"))
-
-
-def _write_file(path: Path, contents: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".safetensors":
-        tensors = {name: tensor.contiguous() for name, tensor in contents.items()}
-        _replace(path, lambda partial: partial.write_bytes(save(tensors, metadata={"format": "pt"})))
-    else:
-        _replace(path, lambda partial: torch.save(contents, partial))
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside its place and move it there when it is whole."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-        partial = Path(folder) / path.name
-        write(partial)
-        os.replace(partial, path)

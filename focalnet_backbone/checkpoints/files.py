@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -151,10 +152,10 @@ def _read_torch(path: Path, zipped: bool) -> Any:
 
 def _explain_refusal(path: Path, error: pickle.UnpicklingError) -> str:
     """Why a pickle was refused, and the way out."""
-    reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
+    wanted = re.search(r"GLOBAL (\S+)", str(error))
+    reason = f"asks for {wanted[1]}" if wanted else str(error).splitlines()[0]
     return (
-        f"{path} is a pickle that needs more than tensors, and could run code when it is loaded; it was refused"
-        f"{f' ({reason})' if reason else ''}. If you trust its origin, convert it on a machine where nothing is at "
-        "risk: load it there with the software that wrote it and save only the state dict (torch.save of a dict of "
-        "tensors, or safetensors)"
+        f"{path} is a pickle that needs more than tensors, and could run code when it is loaded; it was refused "
+        f"({reason}). If you trust its origin, convert it on a machine where nothing is at risk: load it there with "
+        "the software that wrote it and save its state dict alone, as safetensors or with torch.save"
     )

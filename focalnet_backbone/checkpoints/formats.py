@@ -277,6 +277,8 @@ def _split_by_prefix(state_dict: Mapping[str, Any], prefix: str) -> tuple[dict[s
         tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
         if isinstance(tensor, Tensor) and name.startswith(prefix):
             own[name.removeprefix(prefix)] = tensor.detach()
+        elif name.startswith(prefix) and name.endswith((".weight", ".bias")):
+            raise CheckpointError(f"{name} is not a tensor; numpy arrays too are read only from a state dict in memory")
         else:
             rest[name] = value
     return own, rest
