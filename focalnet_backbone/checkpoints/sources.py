@@ -18,7 +18,7 @@ from focalnet_backbone.variants import VARIANTS, Variant
 
 logger = logging.getLogger(__name__)
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w./-]+)?")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _open_variant(variant: Variant) -> Source:
             logger.warning("%s: %s", variant.name, error)
         else:
             return Source(f"{variant.name} from {address}", source.checkpoint, variant.config())
-    raise CheckpointError(f"no source of {variant.name} can be had:\n" + "\n".join(f"- {text}" for text in failures))
+    raise CheckpointError(f"no source of {variant.name} can be had: {'; '.join(failures)}")
 
 
 def _transformers_config(folder: Path) -> FocalNetConfig | None:
