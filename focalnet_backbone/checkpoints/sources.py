@@ -92,8 +92,9 @@ def _open_variant(variant: Variant) -> Source:
             source = Source(address, read_file(download(address))) if "://" in address else _open_hub(address)
         except CheckpointError as error:
             failures.append(str(error))
-            logger.warning("%s: %s", variant.name, error)
         else:
+            if failures:
+                logger.warning("%s: taking %s, as %s", variant.name, address, "; ".join(failures))
             return Source(f"{variant.name} from {address}", source.checkpoint, variant.config())
     raise CheckpointError(f"no source of {variant.name} can be had: {'; '.join(failures)}")
 

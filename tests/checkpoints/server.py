@@ -35,8 +35,8 @@ class FileServer:
 
     def add_repository(self, repository: str, files: dict[str, bytes]) -> None:
         """Publish a hub repository."""
-        listing = [{"type": "file", "path": name, "size": len(files[name]), "oid": COMMIT} for name in files]
-        self.files[f"/api/models/{repository}/tree/main"] = json.dumps(listing).encode()
+        information = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
+        self.files[f"/api/models/{repository}"] = json.dumps(information).encode()
         self.files |= {f"/{repository}/resolve/main/{name}": content for name, content in files.items()}
 
     @contextmanager
