@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ _USUAL_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_PICKLE_START = b"\x80"
 
 
 class _Inert:
@@ -51,6 +53,7 @@ _LOG_HISTORY = [
         "numpy._core.multiarray.scalar",
         "numpy.ndarray",
         "numpy.dtype",
+        "builtins.getattr",
     )
 ]
 
@@ -71,7 +74,7 @@ def read_file(path: Path) -> Any:
     _refuse_text(path, head)
     if head[8:9] == b"{":
         return _read_safetensors(path)
-    return _read_torch(path, zipped=head.startswith(b"PK"))
+    return _read_torch(path, head)
 
 
 def read_folder(folder: Path) -> dict[str, Any]:
@@ -136,24 +139,25 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is a cut-off or damaged safetensors file: {error}") from error
 
 
-def _read_torch(path: Path, zipped: bool) -> Any:
+def _read_torch(path: Path, head: bytes) -> Any:
+    zipped = head.startswith(b"PK")
     try:
         with torch.serialization.safe_globals(_LOG_HISTORY):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(_explain_refusal(path, error)) from error
     except Exception as error:  # torch has no error of its own for damaged files: whatever it meets comes out.
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        if isinstance(error, pickle.UnpicklingError) and (zipped or head.startswith(_PICKLE_START)):
+            raise CheckpointError(_explain_refusal(path, error)) from error
+        reason = str(error).splitlines()[-1] if str(error) else repr(error)
         kind = "a cut-off or damaged PyTorch file" if zipped else "not a weight file, or a damaged one"
         raise CheckpointError(f"{path} is {kind}: {reason}") from error
 
 
 def _explain_refusal(path: Path, error: pickle.UnpicklingError) -> str:
     """Why a pickle was refused, and the way out."""
-    reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    reason = f" (it asks for {asked[1]})" if asked else ""
     return (
         f"{path} is a pickle that needs more than tensors, and could run code when it is loaded; it was refused"
-        f"{f' ({reason})' if reason else ''}. If you trust its origin, convert it on a machine where nothing is at "
-        "risk: load it there with the software that wrote it and save only the state dict (torch.save of a dict of "
-        "tensors, or safetensors)"
+        f"{reason}. If you trust its origin, convert it on a machine where nothing is at risk: load it there with "
+        "the software that wrote it and save its state dict alone, as safetensors or with torch.save"
     )

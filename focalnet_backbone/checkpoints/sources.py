@@ -18,7 +18,7 @@ from focalnet_backbone.variants import VARIANTS, Variant
 
 logger = logging.getLogger(__name__)
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w./-]+)?")
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,11 @@ def _open_variant(variant: Variant) -> Source:
             source = Source(address, read_file(download(address))) if "://" in address else _open_hub(address)
         except CheckpointError as error:
             failures.append(str(error))
-            logger.warning("%s: %s", variant.name, error)
         else:
+            if failures:
+                logger.warning("%s: taking %s, as %s", variant.name, address, "; ".join(failures))
             return Source(f"{variant.name} from {address}", source.checkpoint, variant.config())
-    raise CheckpointError(f"no source of {variant.name} can be had:\n" + "\n".join(f"- {text}" for text in failures))
+    raise CheckpointError(f"no source of {variant.name} can be had: {'; '.join(failures)}")
 
 
 def _transformers_config(folder: Path) -> FocalNetConfig | None:
