@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -85,11 +86,12 @@ def test_a_save_that_fails_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
     FocalNetModel(make_config()).save_pretrained(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def fill_disk(tensors, path, metadata):
-        path.write_bytes(b"half")
+    def fill_disk(path, data):
+        with path.open("wb") as file:
+            file.write(data[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("focalnet_backbone.models.pretrained.save_file", fill_disk)
+    monkeypatch.setattr(Path, "write_bytes", fill_disk)
     with pytest.raises(OSError, match="No space"):
         FocalNetModel(make_config("large")).save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
