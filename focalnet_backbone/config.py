@@ -272,6 +272,7 @@ class FocalNetConfig:
             allowed = f"above {low}" if open_low else f"at least {low}"
             limit = "" if high == float("inf") else f" and at most {high}"
             raise ValueError(f"{name} must be {allowed}{limit}, got {value}")
+        setattr(self, name, float(value))
 
     def _check_int_list(self, name: str, value: Any, minimum: int) -> list[int]:
         if isinstance(value, str) or not isinstance(value, Iterable):
