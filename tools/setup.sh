@@ -46,13 +46,15 @@ run_pip() {
 
 export PIP_NO_INPUT=1 PYTHONWARNINGS=ignore
 
-if [ ! -e "$python" ] || ! "$python" -m pip --version >/dev/null 2>&1; then
+if ! "$python" -m pip --version >/dev/null 2>&1; then
     if [ "$own" = no ] && [ -e "$venv" ]; then
         fail "$venv is there but holds no Python environment with pip."
     fi
     interpreter=$(find_python)
     echo "[1/4] Making $venv with $("$interpreter" --version)"
-    "$interpreter" -m venv --clear "$venv" || fail "could not make an environment at $venv."
+    own=yes
+    mkdir -p "$venv" && touch "$made_here" && "$interpreter" -m venv "$venv" >"$venv/setup.log" 2>&1 ||
+        fail "could not make an environment at $venv. Details: $venv/setup.log"
 fi
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
     fail "needs Python 3.10 or newer; $venv has $("$python" --version)."

@@ -72,7 +72,8 @@ def read_file(path: Path) -> Any:
     if not head:
         raise CheckpointError(f"{path} is empty (0 bytes)")
     _refuse_text(path, head)
-    if head[8:9] == b"{":
+    # A safetensors file starts with the length of its JSON header, which the format limits to 100 MB.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000:
         return _read_safetensors(path)
     return _read_torch(path, head)
 
