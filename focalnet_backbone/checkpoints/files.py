@@ -121,7 +121,10 @@ def _read_shards(index: Path) -> dict[str, Any]:
     for name in shard_names(index):
         if not (index.parent / name).is_file():
             raise CheckpointError(f"{index.parent} lacks {name}, which {index.name} lists")
-        state_dict.update(read_file(index.parent / name))
+        shard = read_file(index.parent / name)
+        if not isinstance(shard, dict):
+            raise CheckpointError(f"{index.parent / name} holds a {type(shard).__name__}, not a state dict")
+        state_dict.update(shard)
     return state_dict
 
 

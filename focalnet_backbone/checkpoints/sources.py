@@ -74,9 +74,9 @@ def _open_folder(folder: Path) -> Source:
 def _open_hub(name: str) -> Source:
     """Open `repository` or `repository:file` from the Hugging Face hub."""
     repository, _, file = name.partition(":")
-    folder = placed_folder(repository)
-    if folder.is_dir():
-        return Source(name, read_file(folder / file) if file else read_folder(folder), _transformers_config(folder))
+    placed = placed_folder(repository)
+    if (placed / file).exists():
+        return Source(name, read_file(placed / file) if file else read_folder(placed), _transformers_config(placed))
     path = hub_file(repository, file)
     checkpoint = read_folder(path.parent) if path.name.endswith(".index.json") else read_file(path)
     return Source(name, checkpoint, _transformers_config(path.parent))
