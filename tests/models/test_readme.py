@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -12,28 +10,22 @@ import torch
 import transformers
 from PIL import Image
 
-REPOSITORY = Path(__file__).parents[2]
-HEADING = "## Classification and masked image modeling\n"
+from tests.readme import code_blocks, split_commands
+
+SECTION = "Classification and masked image modeling"
 # What the commands are given in addition, to be done at once.
 QUICK = {"tools/pretrain_mim.py": ["--steps", "1", "--warmup-steps", "0", "--batch-size", "2"]}
-
-
-def blocks() -> list[tuple[str, str]]:
-    """Language and content of the section's code blocks."""
-    section = (REPOSITORY / "README.md").read_text(encoding="utf-8").split(HEADING)[1].split("\n## ")[0]
-    return re.findall(r"```(\w+)\n(.*?)```", section, flags=re.DOTALL)
 
 
 def test_every_snippet_and_command_runs_in_order(published, run_tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(skimage.data.chelsea()).save("cat.jpg")
     names: dict = {}
-    for language, content in blocks():
+    for language, content in code_blocks(SECTION):
         if language == "python":
             exec(content, names)
             continue
-        for line in content.replace("\\\n", "").strip().splitlines():
-            python, tool, *arguments = shlex.split(line)
+        for python, tool, *arguments in split_commands(content):
             assert python == "python"
             status, output, errors = run_tool(Path(tool).name, *arguments, *QUICK.get(tool, []))
             assert status == 0, errors
@@ -52,7 +44,7 @@ def test_every_snippet_and_command_runs_in_order(published, run_tool, tmp_path, 
 
 
 def test_the_section_has_snippets_and_commands():
-    assert {language for language, _ in blocks()} == {"python", "bash"}
+    assert {language for language, _ in code_blocks(SECTION)} == {"python", "bash"}
 
 
 @pytest.mark.parametrize("tool", ["classify.py", "pretrain_mim.py"])
