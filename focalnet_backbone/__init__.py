@@ -14,6 +14,11 @@ __version__ = "0.1.0"
 _ON_DEMAND = {
     "FeatureExtractor": "focalnet_backbone.features",
     "FeaturePyramid": "focalnet_backbone.features",
+    "FocalNetForImageClassification": "focalnet_backbone.models",
+    "FocalNetForMaskedImageModeling": "focalnet_backbone.models",
+    "FocalNetImageProcessor": "focalnet_backbone.models",
+    "FocalNetModel": "focalnet_backbone.models",
+    "load_checkpoint": "focalnet_backbone.checkpoints",
 }
 
 __all__ = [
@@ -22,8 +27,13 @@ __all__ = [
     "FocalModulation",
     "FocalNet",
     "FocalNetConfig",
+    "FocalNetForImageClassification",
+    "FocalNetForMaskedImageModeling",
+    "FocalNetImageProcessor",
+    "FocalNetModel",
     "create_backbone",
     "list_variants",
+    "load_checkpoint",
 ]
 
 
