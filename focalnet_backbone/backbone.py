@@ -102,7 +102,7 @@ class FocalNet(FocalNetTrunk):
             overrides["out_features"] = out_features
         if out_indices is not None:
             overrides["out_indices"] = out_indices
-        config = (FocalNetConfig() if config is None else config).replace(**overrides)
+        config = FocalNetConfig(**overrides) if config is None else config.replace(**overrides)
         stages = len(config.depths)
         if isinstance(frozen_stages, bool) or not isinstance(frozen_stages, int):
             raise TypeError(f"frozen_stages must be an int, got {frozen_stages!r}")

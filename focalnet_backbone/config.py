@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 ACTIVATIONS = ("gelu", "relu", "selu", "gelu_new")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -83,6 +83,8 @@ class FocalNetConfig:
         conv_embed_stem_padding: padding in pixels of the convolutional stem. 2 in the classification
             release, the DINO release, transformers and timm; 3 in the mmdetection and mmsegmentation releases.
     """
+
+    model_type: ClassVar[str] = "focalnet"
 
     image_size: int | tuple[int, int] = 224
     patch_size: int = 4
@@ -176,6 +178,8 @@ class FocalNetConfig:
         }
         if changes.get("num_labels") == self.num_labels:
             derived_from.pop("num_labels")
+        if self.out_indices == [len(self.depths)]:
+            derived_from["depths"] += ["out_features", "out_indices"]
         knobs = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         for name in changes:
             knobs.update(dict.fromkeys(derived_from.get(name, []), None))
@@ -225,7 +229,7 @@ class FocalNetConfig:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is not valid JSON: {error}") from error
-        if not isinstance(values, dict) or values.get("model_type", "focalnet") != "focalnet":
+        if not isinstance(values, dict) or values.get("model_type", cls.model_type) != cls.model_type:
             found = values.get("model_type") if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"{path} is not the config of a FocalNet, but of {found!r}")
         return cls.from_dict(values, **overrides)
@@ -234,7 +238,7 @@ class FocalNetConfig:
         """All knobs, with the unknown keys that were read, as transformers' `config.json` has them."""
         knobs = {f.name: getattr(self, f.name) for f in fields(self) if f.init and f.name != "num_labels"}
         knobs = {k: list(v) if isinstance(v, tuple) else v for k, v in knobs.items()}
-        return {**self.extra, **knobs, "model_type": "focalnet", "stage_names": self.stage_names}
+        return {**self.extra, **knobs, "model_type": self.model_type, "stage_names": self.stage_names}
 
     def to_json_string(self) -> str:
         """`to_dict` as JSON. Raises `TypeError` if `hidden_act` is a callable, which JSON cannot hold."""

@@ -14,16 +14,22 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvF
 
+from focalnet_backbone.files import whole_file
+from focalnet_backbone.images import IMAGENET_MEAN, IMAGENET_STD
 from focalnet_backbone.models.pretrained import find_file, find_variant, read_config
 from focalnet_backbone.variants import Variant
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 BILINEAR, BICUBIC = int(Image.Resampling.BILINEAR), int(Image.Resampling.BICUBIC)
-RESAMPLE = (int(Image.Resampling.NEAREST), BILINEAR, BICUBIC)
+# Pillow's number of an interpolation to torchvision's name of it.
+INTERPOLATIONS = {
+    int(Image.Resampling.NEAREST): InterpolationMode.NEAREST_EXACT,
+    BILINEAR: InterpolationMode.BILINEAR,
+    BICUBIC: InterpolationMode.BICUBIC,
+}
 
 # The transformers class that published FocalNet checkpoints name, and what it assumes where a file is silent.
 PROCESSOR_TYPES = ("BitImageProcessor", "BitImageProcessorFast", "BitImageProcessorPil", "BitFeatureExtractor")
@@ -85,7 +91,7 @@ class FocalNetImageProcessor:
     def __post_init__(self) -> None:
         self.size = _check_size("size", self.size, "shortest_edge")
         self.crop_size = _check_size("crop_size", self.crop_size)
-        if self.resample not in RESAMPLE:
+        if self.resample not in INTERPOLATIONS:
             raise ValueError(f"resample must be 0 (nearest), 2 (bilinear) or 3 (bicubic), got {self.resample!r}")
         self.resample = int(self.resample)
         self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
@@ -127,6 +133,8 @@ class FocalNetImageProcessor:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} is not an image processor's, it holds a {type(values).__name__}")
         kind = values.get("image_processor_type", values.get("feature_extractor_type", PROCESSOR_TYPES[0]))
         if kind not in PROCESSOR_TYPES:
             raise ValueError(f"{path} is for {kind!r}, but FocalNet's processors are {', '.join(PROCESSOR_TYPES)}")
@@ -146,9 +154,9 @@ class FocalNetImageProcessor:
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write `preprocessor_config.json`, which transformers opens too, and return its path."""
         path = Path(folder) / PREPROCESSOR_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
         values = {**asdict(self), "image_processor_type": PROCESSOR_TYPES[0]}
-        path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        with whole_file(path) as unfinished:
+            unfinished.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         return path
 
     def __call__(self, images: Any, return_tensors: str | None = None, **overrides: Any) -> ImageBatch:
@@ -185,7 +193,7 @@ class FocalNetImageProcessor:
         if self.do_resize:
             edge = self.size.get("shortest_edge")
             size = [edge] if edge else [self.size["height"], self.size["width"]]
-            x = tvF.resize(x, size, interpolation=self.resample, antialias=True)
+            x = tvF.resize(x, size, interpolation=INTERPOLATIONS[self.resample], antialias=True)
         if self.do_center_crop:
             x = _center_crop(x, self.crop_size["height"], self.crop_size["width"])
         if self.do_rescale:

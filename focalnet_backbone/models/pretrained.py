@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
-
-from focalnet_backbone.checkpoints import export_state_dict, load_checkpoint
+from focalnet_backbone.checkpoints import load_checkpoint
 from focalnet_backbone.checkpoints.download import hub_file, placed_folder
+from focalnet_backbone.checkpoints.save import save_transformers
 from focalnet_backbone.config import CONFIG_FILE, FocalNetConfig, closest
 from focalnet_backbone.models.labels import imagenet_labels
 from focalnet_backbone.variants import VARIANTS, Variant
 
 if TYPE_CHECKING:
     from focalnet_backbone.models.model import AnyModel, FocalNetModel
-
-WEIGHTS_FILE = "model.safetensors"
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +78,6 @@ def load_pretrained(
 def save_pretrained(model: FocalNetModel, folder: str | Path) -> Path:
     """Body of `FocalNetModel.save_pretrained`."""
     config = model.config.replace()
-    ours = next(cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith(__package__))
-    config.extra |= {"architectures": [ours], "dtype": str(model.norm.weight.dtype).removeprefix("torch.")}
     if config.use_conv_embed and config.conv_embed_stem_padding != 2:
         logger.warning(
             "transformers pads the convolutional stem by 2, not by conv_embed_stem_padding=%d: there, %s will give "
@@ -92,23 +85,6 @@ def save_pretrained(model: FocalNetModel, folder: str | Path) -> Path:
             config.conv_embed_stem_padding,
             folder,
         )
-    text = config.to_json_string()
-    tensors = {name: x.contiguous() for name, x in export_state_dict(model.state_dict(), "transformers").items()}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    replace_file(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
-    return folder
-
-
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make the file under another name, and rename it when it is whole.
-
-    Whatever goes wrong, `path` is either as it was or as it should be, and nothing else is left behind.
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    config.extra["dtype"] = str(model.norm.weight.dtype).removeprefix("torch.")
+    save_transformers(Path(folder), model.state_dict(), config)
+    return Path(folder)

@@ -23,12 +23,12 @@ def shrunk(variant: str, **overrides) -> FocalNetConfig:
     )
 
 
-def randomise(model: nn.Module) -> nn.Module:
+def randomise(model: nn.Module, scale: float = 0.5) -> nn.Module:
     """Give every parameter random values, so that no two tensors can be mistaken for each other; eval mode."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
     return model.eval()
 
 

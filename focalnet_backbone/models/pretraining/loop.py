@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import signal
@@ -20,9 +19,11 @@ from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from focalnet_backbone.config import FocalNetConfig
-from focalnet_backbone.models.image_processor import IMAGENET_MEAN, IMAGENET_STD, FocalNetImageProcessor
-from focalnet_backbone.models.pretrained import replace_file
-from focalnet_backbone.models.pretraining.data import MaskedImages, StepSampler, derive_seed, find_images
+from focalnet_backbone.files import whole_file
+from focalnet_backbone.images import find_images
+from focalnet_backbone.models.image_processor import FocalNetImageProcessor
+from focalnet_backbone.models.masked_modeling import FocalNetForMaskedImageModeling
+from focalnet_backbone.models.pretraining.data import MaskedImages, StepSampler, derive_seed, pixel_statistics
 from focalnet_backbone.models.pretraining.picture import draw_reconstructions
 from focalnet_backbone.models.pretraining.recipe import Recipe
 from focalnet_backbone.models.pretraining.state import TrainingState
@@ -31,8 +32,7 @@ CHECKPOINT_FILE = "checkpoint.pth"
 MODEL_FOLDER = "model"
 PICTURE_FOLDER = "pictures"
 BOARD_FOLDER = "tensorboard"
-
-logger = logging.getLogger(__name__)
+PICTURED = 4
 
 
 def pretrain(
@@ -70,66 +70,71 @@ def pretrain(
         The number of steps done: less than `recipe.steps` if the run was interrupted.
 
     Raises:
-        FileNotFoundError: there are no images.
+        FileNotFoundError: there is no such folder of images, or none in it.
         FileExistsError: `out` has a checkpoint, and `resume` is not set.
         ValueError: knobs do not fit each other, an image cannot be read, or the checkpoint is of a different run.
         CheckpointError: the checkpoint is damaged.
         FloatingPointError: the loss is no longer finite; the last checkpoint is kept.
     """
+    for name, value in {"checkpoint_every": checkpoint_every, "picture_every": picture_every}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     recipe = recipe or Recipe()
     config = recipe.fit(config)
-    mean, std = pixel_statistics(config)
     paths = find_images(images)
-    dataset = MaskedImages(
-        paths,
-        (recipe.image_size, recipe.image_size),
-        mean,
-        std,
-        patch_size=config.patch_size,
-        block_size=recipe.mask_block,
-        mask_ratio=recipe.mask_ratio,
-    )
-    pictured = default_collate([dataset[i, derive_seed(recipe.seed, 4, i)] for i in range(min(4, len(paths)))])
-    checkpoint = Path(out) / CHECKPOINT_FILE
-    with _process_group(device) as (device, rank, processes), _stop_signal() as stop:
+    if not paths:
+        raise FileNotFoundError(f"no images in {images}")
+    out = Path(out)
+    with _process_group(device) as (device, rank, processes), _stop_signal() as stop, contextlib.ExitStack() as stack:
         state = TrainingState(config, recipe, len(paths), device)
-        if checkpoint.exists():
-            if not resume:
-                raise FileExistsError(f"{checkpoint} is there already; resume that run or choose another folder")
-            state.load(checkpoint)
+        _restore(state, out / CHECKPOINT_FILE, resume)
+        dataset = MaskedImages(paths, config, recipe)
+        pictured = default_collate([dataset[i, derive_seed(recipe.seed, 4, i)] for i in range(len(paths))[:PICTURED]])
         network = DistributedDataParallel(state.model) if processes > 1 else state.model
-        batches = _loader(dataset, recipe, state.step, workers, rank, processes)
-        with _Journal(Path(out), state.step, recipe.steps) if rank == 0 else contextlib.nullcontext() as journal:
-            for batch in batches:
-                loss = state.train_step(network, batch, rank)
-                loss, stopping = _mean_over_processes(loss, bool(stop))
-                if not math.isfinite(loss):
-                    raise FloatingPointError(f"the loss of step {state.step} is {loss}; a lower lr may help")
-                ends = stopping or state.step == recipe.steps
-                if rank == 0:
-                    journal.log(state.step, loss, recipe.learning_rate(state.step - 1))
-                    if ends or state.step % picture_every == 0:
-                        journal.show(state.step, draw_reconstructions(state.model, pictured, mean, std))
-                    if ends or state.step % checkpoint_every == 0:
-                        state.save(checkpoint)
-                if ends:
-                    break
+        journal = stack.enter_context(_Journal(out, state.step, recipe.steps)) if rank == 0 else None
+        for batch in _load(dataset, StepSampler(len(paths), recipe, state.step, rank, processes), workers, device):
+            loss, stopping = _over_processes(state.train_step(network, batch, rank), bool(stop))
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss of step {state.step} is {loss}; a lower lr may help")
+            ends = stopping or state.step == recipe.steps
+            if rank == 0:
+                journal.log(state.step, loss, recipe.learning_rate(state.step - 1))
+                if ends or state.step % picture_every == 0:
+                    journal.show(state.step, draw_reconstructions(state.model, pictured))
+                if ends or state.step % checkpoint_every == 0:
+                    state.save(out / CHECKPOINT_FILE)
+            if ends:
+                break
         if rank == 0 and state.step == recipe.steps:
-            folder = state.model.save_pretrained(Path(out) / MODEL_FOLDER)
-            knobs = {"image_mean": mean, "image_std": std, "do_convert_rgb": config.num_channels == 3}
-            FocalNetImageProcessor.for_image_size(recipe.image_size, **knobs).save_pretrained(folder)
+            _export(state.model, out / MODEL_FOLDER)
         return state.step
 
 
-def pixel_statistics(config: FocalNetConfig) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of ImageNet's pixels, by channel; for one channel, their means."""
-    if config.num_channels == 3:
-        return list(IMAGENET_MEAN), list(IMAGENET_STD)
-    if config.num_channels == 1:
-        return [float(np.mean(IMAGENET_MEAN))], [float(np.mean(IMAGENET_STD))]
-    raise ValueError(
-        f"num_channels must be 3 (RGB) or 1 (greyscale) to train on photographs, got {config.num_channels}"
+def _restore(state: TrainingState, checkpoint: Path, resume: bool) -> None:
+    if not checkpoint.exists():
+        return
+    if not resume:
+        raise FileExistsError(f"{checkpoint} is there already; resume that run or choose another folder")
+    state.load(checkpoint)
+
+
+def _load(dataset: MaskedImages, sampler: StepSampler, workers: int, device: torch.device) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_ignore_interrupts,
     )
+
+
+def _export(model: FocalNetForMaskedImageModeling, folder: Path) -> None:
+    config = model.config
+    model.save_pretrained(folder)
+    mean, std = pixel_statistics(config.num_channels)
+    FocalNetImageProcessor.for_image_size(
+        config.image_size, image_mean=mean, image_std=std, do_convert_rgb=config.num_channels == 3
+    ).save_pretrained(folder)
 
 
 class _Journal:
@@ -141,7 +146,6 @@ class _Journal:
         except ImportError as error:
             raise ImportError("pretraining logs with tensorboard, which is not installed") from error
         self.pictures = out / PICTURE_FOLDER
-        self.pictures.mkdir(parents=True, exist_ok=True)
         self.board = SummaryWriter(out / BOARD_FOLDER, purge_step=done + 1)
         self.bar = tqdm(total=steps, initial=done, desc="pretraining", unit="step")
 
@@ -160,22 +164,8 @@ class _Journal:
 
     def show(self, step: int, picture: Image.Image) -> None:
         self.board.add_image("reconstructions", np.asarray(picture), step, dataformats="HWC")
-        replace_file(self.pictures / f"step_{step:07d}.png", lambda path: picture.save(path, format="PNG"))
-
-
-def _loader(dataset: MaskedImages, recipe: Recipe, start: int, workers: int, rank: int, processes: int) -> DataLoader:
-    if recipe.batch_size % processes:
-        raise ValueError(f"batch_size {recipe.batch_size} must be a multiple of the {processes} processes")
-    sampler = StepSampler(
-        len(dataset), recipe.batch_size, start, recipe.steps, seed=recipe.seed, rank=rank, processes=processes
-    )
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_ignore_interrupts,
-    )
+        with whole_file(self.pictures / f"step_{step:07d}.png") as unfinished:
+            picture.save(unfinished)
 
 
 def _ignore_interrupts(worker: int) -> None:
@@ -183,7 +173,7 @@ def _ignore_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _mean_over_processes(loss: Tensor, stopping: bool) -> tuple[float, bool]:
+def _over_processes(loss: Tensor, stopping: bool) -> tuple[float, bool]:
     """The mean loss, and whether any process was told to stop: all must leave the loop at the same step."""
     values = torch.stack([loss.float(), loss.new_tensor(stopping, dtype=torch.float32)])
     if dist.is_initialized():

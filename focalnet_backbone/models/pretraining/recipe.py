@@ -54,6 +54,8 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not 0 < self.mask_ratio <= 1:
             raise ValueError(f"mask_ratio must be above 0 and at most 1, got {self.mask_ratio}")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be less than steps {self.steps}")
         if self.amp not in AMP_TYPES:
             raise ValueError(f"amp must be one of {', '.join(AMP_TYPES)}, got {self.amp!r}")
         if self.image_size % self.mask_block:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.files import read_file
 from focalnet_backbone.config import FocalNetConfig
+from focalnet_backbone.files import whole_file
 from focalnet_backbone.models.masked_modeling import FocalNetForMaskedImageModeling
-from focalnet_backbone.models.pretrained import replace_file
 from focalnet_backbone.models.pretraining.data import derive_seed
 from focalnet_backbone.models.pretraining.recipe import AMP_TYPES, Recipe
 
@@ -45,6 +45,9 @@ class TrainingState:
             network: the model, or what wraps it for several processes.
             batch: `pixel_values (N, C, H, W)` and `bool_masked_pos (N, L)`.
             rank: number of this process, which gets dropout and drop path of its own.
+
+        Raises:
+            FloatingPointError: the gradients are not finite; the model is as it was.
         """
         torch.manual_seed(derive_seed(self.recipe.seed, 3, self.step, rank))
         for group in self.optimizer.param_groups:
@@ -56,7 +59,10 @@ class TrainingState:
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        # Loss scaling meets overflows as it searches its scale, and skips those steps by itself.
+        if not self.scaler.is_enabled() and not norm.isfinite():
+            raise FloatingPointError(f"the gradients of step {self.step + 1} are not finite; a lower lr may help")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
@@ -74,7 +80,8 @@ class TrainingState:
             "step": self.step,
             "identity": self.identity,
         }
-        replace_file(path, lambda unfinished: torch.save(state, unfinished))
+        with whole_file(path) as unfinished:
+            torch.save(state, unfinished)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint.
