@@ -57,7 +57,7 @@ def load_checkpoint(
         check_values(weights.tensors)
         fitted, leftover = _fit(weights.tensors, target, strict, drop_levels)
         differs = _compare_knobs(weights, opened.config, model.config, strict)
-        ignored, unexpected = _sort_leftover(leftover, weights.tensors, target, drop_levels)
+        ignored, unexpected = _sort_leftover(leftover, target)
         missing, normal = _sort_missing(weights.tensors, target, fitted)
         if strict and (missing or unexpected):
             raise CheckpointError(_explain_misfit(missing, unexpected))
@@ -110,16 +110,15 @@ def _fit(
     return fitted, [name for name in tensors if name not in fitted]
 
 
-def _sort_leftover(
-    leftover: list[str], tensors: Mapping[str, Tensor], target: Mapping[str, Tensor], drop_levels: bool
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _sort_leftover(leftover: list[str], target: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Divide the checkpoint's tensors that the model has no place for into normal ones and unexpected ones."""
 
     def is_normal(name: str) -> bool:
         if name.startswith(("head.", "norm.")):
             return True
         kernel = split_kernel_name(name)
-        return drop_levels and kernel is not None and kernel[1] >= count_levels(target, kernel[0]) > 0
+        # Levels to spare are an error before this, unless they are to be dropped.
+        return kernel is not None and kernel[1] >= count_levels(target, kernel[0]) > 0
 
     ignored = tuple(filter(is_normal, leftover))
     return ignored, tuple(name for name in leftover if name not in ignored)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,19 @@ from torch import Tensor
 
 from focalnet_backbone.checkpoints.formats import export_state_dict
 from focalnet_backbone.config import CONFIG_FILE, FocalNetConfig
+from focalnet_backbone.files import whole_file
 
 _TASK_MODELS = {"head.weight": "FocalNetForImageClassification", "mask_token": "FocalNetForMaskedImageModeling"}
 
 
 def save_weights(path: Path, contents: Mapping[str, Any]) -> None:
     """Write tensors by name to a `.safetensors` file, or anything that `torch.save` takes to one of another ending."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".safetensors":
-        tensors = {name: tensor.contiguous() for name, tensor in contents.items()}
-        replace_file(path, lambda partial: partial.write_bytes(save(tensors, metadata={"format": "pt"})))
-    else:
-        replace_file(path, lambda partial: torch.save(dict(contents), partial))
+    with whole_file(path) as unfinished:
+        if path.suffix == ".safetensors":
+            tensors = {name: tensor.contiguous() for name, tensor in contents.items()}
+            unfinished.write_bytes(save(tensors, metadata={"format": "pt"}))
+        else:
+            torch.save(dict(contents), unfinished)
 
 
 def save_transformers(folder: Path, native: Mapping[str, Tensor], config: FocalNetConfig) -> None:
@@ -43,20 +43,6 @@ def save_transformers(folder: Path, native: Mapping[str, Tensor], config: FocalN
     exported = export_state_dict(native, "transformers")
     model = next((model for name, model in _TASK_MODELS.items() if name in native), "FocalNetModel")
     values = {**json.loads(config.to_json_string()), "architectures": [model]}
-    folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / "model.safetensors", exported)
-    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
-    replace_file(folder / CONFIG_FILE, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make the file under another name, and rename it when it is whole.
-
-    Whatever goes wrong, `path` is either as it was or as it should be, and nothing else is left behind.
-    """
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(folder / CONFIG_FILE) as unfinished:
+        unfinished.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
