@@ -66,6 +66,7 @@ _TIMM_CONVOLUTIONS = re.compile(r"\.(modulation\.(f|proj)|mlp\.fc[12])\.weight$"
 # The projection in a focal modulation, which only a FocalNet has; what stands before its path is the prefix.
 _NATIVE_MARK = re.compile(r"((?:.*\.)?)layers[._]\d+\.blocks\.\d+\.modulation\.f\.weight")
 _TRANSFORMERS_MARK = re.compile(r"((?:.*\.)?)encoder\.stages\.\d+\.layers\.\d+\.modulation\.projection_in\.weight")
+_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Where one file holds several sets of weights, the first of these is taken.
 _WRAPPERS = ("model", "state_dict", "teacher", "model_ema", "state_dict_ema", "ema_state_dict")
 
@@ -156,8 +157,9 @@ def export_state_dict(
 def check_values(tensors: Mapping[str, Tensor]) -> None:
     """Raise `CheckpointError` if a tensor holds NaN, infinities or other things than floating-point numbers."""
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{name} has type {tensor.dtype}, not a floating-point type")
+        if tensor.dtype not in _TYPES or tensor.layout is not torch.strided or tensor.is_meta:
+            found = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+            raise CheckpointError(f"{name} ({found}) does not hold plain floating-point numbers of 16 bits or more")
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{name} contains NaN or infinite values: the weights are damaged")
 

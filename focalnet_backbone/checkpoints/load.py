@@ -43,15 +43,18 @@ def load_checkpoint(
         drop_levels: leave out focal levels that the model lacks.
 
     Raises:
-        CheckpointError: the source cannot be had or read, holds no FocalNet or NaN, or does not fit; the model is
-            left as it was.
+        CheckpointError: the source cannot be had or read, holds no FocalNet or NaN, or does not fit in shape or in
+            the range of the model's type; the model is left as it was.
         FileNotFoundError: the source is a path where nothing is.
         TypeError: the model is no FocalNet, or the source of no such type.
+        ValueError: the model is on the meta device.
     """
     if not isinstance(model, FocalNetTrunk):
         raise TypeError(f"model must be a FocalNet or a model derived from it, got {type(model).__name__}")
-    opened = open_source(source)
     target = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+    if any(tensor.is_meta for tensor in target.values()):
+        raise ValueError("model is on the meta device, which holds no values; call its to_empty(device=...) first")
+    opened = open_source(source)
     try:
         weights = recognise(opened.checkpoint)
         check_values(weights.tensors)
@@ -107,6 +110,9 @@ def _fit(
         other_classes = name.startswith("head.") and tensors[name].shape != shapes[name]
         if strict or not other_classes:
             fitted[name] = fit_tensor(name, tensors, shapes, drop_levels)
+            dtype = target[name].dtype
+            if dtype != fitted[name].dtype and not fitted[name].to(dtype).isfinite().all():
+                raise CheckpointError(f"{name} has values beyond the range of the model's type {dtype}")
     return fitted, [name for name in tensors if name not in fitted]
 
 

@@ -126,13 +126,16 @@ def with_value(value: float, name: str = "layers.1.blocks.0.mlp.fc1.weight") -> 
         lambda: without(backbone().state_dict(), "layers.3.blocks.0.mlp.fc2.bias"),
         lambda: {**backbone().state_dict(), "norm3.weight": torch.ones(5)},
         lambda: {**backbone().state_dict(), "norm3.weight": torch.ones(32, dtype=torch.int64)},
+        lambda: {**backbone().state_dict(), "norm3.weight": torch.ones(32, dtype=torch.float8_e4m3fn)},
+        lambda: {**backbone().state_dict(), "norm3.weight": torch.ones(32).to_sparse()},
+        lambda: {**backbone().state_dict(), "norm3.weight": torch.ones(32, device="meta")},
         lambda: {**backbone().state_dict(), "norm3.weight": "ones"},
         lambda: backbone("focalnet_large_fl3").state_dict(),
         lambda: timm_model(shrunk(TINY, use_post_layernorm=True)).state_dict(),
         lambda: {"conv.weight": torch.ones(1)},
         lambda: "no/such/file.pth",
     ],
-    ids=["nan", "inf", "missing", "shape", "integer", "no-tensor", "architecture", "post-norm", "resnet", "no-file"],
+    ids="nan inf missing shape integer float8 sparse meta no-tensor architecture post-norm resnet no-file".split(),
 )
 def test_a_failed_load_leaves_the_model_as_it_was(source):
     model = FocalNet(shrunk(TINY), out_indices=range(1, 5))
@@ -175,6 +178,21 @@ def test_the_model_keeps_its_own_precision(dtype):
     load_checkpoint(model, source)
     assert model.patch_embed.proj.weight.dtype == torch.float32
     assert torch.equal(model.patch_embed.proj.weight, source["patch_embed.proj.weight"].float())
+
+
+def test_a_value_that_the_models_precision_cannot_hold_is_an_error_that_names_the_tensor():
+    model = backbone().half()
+    before = model.patch_embed.proj.weight.clone()
+    with pytest.raises(CheckpointError, match=r"mlp\.fc1\.weight has values beyond the range .*float16"):
+        load_checkpoint(model, with_value(1e5))
+    assert torch.equal(model.patch_embed.proj.weight, before)
+
+
+def test_a_model_without_memory_is_refused():
+    with torch.device("meta"):
+        model = FocalNet(shrunk(TINY))
+    with pytest.raises(ValueError, match=r"meta device.*to_empty"):
+        load_checkpoint(model, classifier().state_dict())
 
 
 def test_the_source_and_the_model_share_no_memory():
