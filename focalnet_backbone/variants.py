@@ -136,6 +136,16 @@ def get_variant(name: str) -> Variant:
     return VARIANTS[name]
 
 
+def find_variant(source: Any) -> Variant | None:
+    """The published model of that name, or with weights at that address that come without a config; None if none."""
+    if source in VARIANTS:
+        return VARIANTS[source]
+    for variant in VARIANTS.values():
+        if any(source == address for kind, address in variant.weights.items() if kind != "transformers"):
+            return variant
+    return None
+
+
 def create_backbone(name: str, *, weights: Any = None, **overrides: Any) -> FocalNet:
     """Build a published model as a backbone.
 

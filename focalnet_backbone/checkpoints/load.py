@@ -21,7 +21,7 @@ from focalnet_backbone.config import FocalNetConfig
 logger = logging.getLogger(__name__)
 
 # Knobs that change what the weights mean, and that no shape shows.
-_HIDDEN_KNOBS = ("use_post_layernorm", "normalize_modulator", "hidden_act")
+_HIDDEN_KNOBS = ("use_post_layernorm", "normalize_modulator", "hidden_act", "layer_norm_eps")
 
 
 def load_checkpoint(
@@ -85,7 +85,8 @@ def _compare_knobs(
     weights: Weights, stated: FocalNetConfig | None, config: FocalNetConfig, strict: bool
 ) -> tuple[str, ...]:
     """Knobs in which the model differs from what the source states, out of those that no shape shows."""
-    theirs = {} if stated is None else {knob: getattr(stated, knob) for knob in _HIDDEN_KNOBS}
+    knobs = (*_HIDDEN_KNOBS, "conv_embed_stem_padding") if config.use_conv_embed else _HIDDEN_KNOBS
+    theirs = {} if stated is None else {knob: getattr(stated, knob) for knob in knobs}
     theirs.update(weights.knobs)
     ours = {knob: getattr(config, knob) for knob in theirs}
     differs = tuple(

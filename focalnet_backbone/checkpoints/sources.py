@@ -14,7 +14,7 @@ from focalnet_backbone.checkpoints.download import download, hub_file, placed_fo
 from focalnet_backbone.checkpoints.errors import CheckpointError
 from focalnet_backbone.checkpoints.files import WEIGHT_SUFFIXES, read_file, read_folder
 from focalnet_backbone.config import FocalNetConfig, closest
-from focalnet_backbone.variants import VARIANTS, Variant
+from focalnet_backbone.variants import VARIANTS, Variant, find_variant
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Source:
     Attributes:
         name: what to call it in messages.
         checkpoint: what it held, as read.
-        config: architecture that the source states, if it does.
+        config: architecture that the source states, or that is published for it.
     """
 
     name: str
@@ -41,13 +41,18 @@ def open_source(source: str | Path | Mapping[str, Any]) -> Source:
 
     Raises:
         CheckpointError: it cannot be had or read.
-        FileNotFoundError: it looks like a path, and nothing is there.
+        FileNotFoundError: it looks like a path, and nothing is there; or it is empty.
         TypeError: it is neither a string, a path nor a mapping.
     """
     if isinstance(source, Mapping):
         return Source("state dict", source)
     if not isinstance(source, str | Path):
         raise TypeError(f"source must be a path, name, address or state dict, got {type(source).__name__}")
+    if source == "":
+        raise FileNotFoundError("source is an empty string, which names no checkpoint")
+    # Before the paths, as results are often kept in a folder of the variant's name (`./name` is that folder).
+    if source in VARIANTS:
+        return _open_variant(VARIANTS[source])
     path = Path(source).expanduser()
     if path.is_dir():
         return _open_folder(path)
@@ -57,9 +62,7 @@ def open_source(source: str | Path | Mapping[str, Any]) -> Source:
     if isinstance(source, Path):
         raise FileNotFoundError(f"no checkpoint at {path}")
     if re.match(r"https?://", name):
-        return Source(name, read_file(download(name)))
-    if name in VARIANTS:
-        return _open_variant(VARIANTS[name])
+        return Source(name, read_file(download(name)), _published_config(name))
     if _HUB_ID.fullmatch(name) and (":" in name or path.suffix not in WEIGHT_SUFFIXES):
         return _open_hub(name)
     raise FileNotFoundError(
@@ -76,10 +79,12 @@ def _open_hub(name: str) -> Source:
     repository, _, file = name.partition(":")
     placed = placed_folder(repository)
     if (placed / file).exists():
-        return Source(name, read_file(placed / file) if file else read_folder(placed), _transformers_config(placed))
-    path = hub_file(repository, file)
-    checkpoint = read_folder(path.parent) if path.name.endswith(".index.json") else read_file(path)
-    return Source(name, checkpoint, _transformers_config(path.parent))
+        folder, checkpoint = placed, read_file(placed / file) if file else read_folder(placed)
+    else:
+        path = hub_file(repository, file)
+        folder = path.parent
+        checkpoint = read_folder(folder) if path.name.endswith(".index.json") else read_file(path)
+    return Source(name, checkpoint, _transformers_config(folder) or _published_config(name))
 
 
 def _open_variant(variant: Variant) -> Source:
@@ -99,14 +104,19 @@ def _open_variant(variant: Variant) -> Source:
     raise CheckpointError(f"no source of {variant.name} can be had: {'; '.join(failures)}")
 
 
+def _published_config(address: str) -> FocalNetConfig | None:
+    variant = find_variant(address)
+    return variant and variant.config()
+
+
 def _transformers_config(folder: Path) -> FocalNetConfig | None:
-    """The `config.json` in a folder if it is transformers' (timm too writes a file of that name)."""
+    """The `config.json` in a folder if it is transformers' (timm and training scripts write such files too)."""
     path = folder / "config.json"
     if not path.is_file():
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(values, dict) and "architecture" in values:
+        if isinstance(values, dict) and "model_type" not in values:
             return None
         return FocalNetConfig.from_pretrained(path)
     except (ValueError, TypeError) as error:

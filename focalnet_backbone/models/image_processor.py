@@ -19,8 +19,8 @@ from torchvision.transforms.v2 import functional as tvF
 
 from focalnet_backbone.files import whole_file
 from focalnet_backbone.images import IMAGENET_MEAN, IMAGENET_STD
-from focalnet_backbone.models.pretrained import find_file, find_variant, read_config
-from focalnet_backbone.variants import Variant
+from focalnet_backbone.models.pretrained import find_file, read_config
+from focalnet_backbone.variants import Variant, find_variant
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 BILINEAR, BICUBIC = int(Image.Resampling.BILINEAR), int(Image.Resampling.BICUBIC)

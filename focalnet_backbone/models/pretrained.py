@@ -11,23 +11,12 @@ from focalnet_backbone.checkpoints.download import hub_file, placed_folder
 from focalnet_backbone.checkpoints.save import save_transformers
 from focalnet_backbone.config import CONFIG_FILE, FocalNetConfig, closest
 from focalnet_backbone.models.labels import imagenet_labels
-from focalnet_backbone.variants import VARIANTS, Variant
+from focalnet_backbone.variants import VARIANTS, find_variant
 
 if TYPE_CHECKING:
     from focalnet_backbone.models.model import AnyModel, FocalNetModel
 
 logger = logging.getLogger(__name__)
-
-
-def find_variant(source: str | Path) -> Variant | None:
-    """The variant of that name, or whose weights are published at that hub id with no config of transformers."""
-    if source in VARIANTS:
-        return VARIANTS[source]
-    for variant in VARIANTS.values():
-        hub_ids = [address.split(":")[0] for kind, address in variant.weights.items() if kind != "transformers"]
-        if source in hub_ids:
-            return variant
-    return None
 
 
 def find_file(source: str | Path, name: str) -> Path | None:
@@ -48,7 +37,7 @@ def find_file(source: str | Path, name: str) -> Path | None:
 
 
 def read_config(source: str | Path) -> FocalNetConfig:
-    """The architecture of a variant, a folder or a hub id.
+    """The architecture of a variant (given by its name or an address of its weights), a folder or a hub id.
 
     Raises:
         FileNotFoundError: the source is none of these, or has no `config.json`.

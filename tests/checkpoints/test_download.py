@@ -225,8 +225,9 @@ def publish(monkeypatch, name: str, weights: dict[str, str]) -> None:
     """Make a variant of small sizes known, with these sources."""
     knobs = {"embed_dim": 4, "depths": [1, 1, 1, 1], "focal_levels": [2] * 4, "focal_windows": [3] * 4}
     variant = variants.Variant(name, knobs, 5, "nothing", 32, 0.1, weights=weights)
-    monkeypatch.setattr(variants, "VARIANTS", {name: variant})
-    monkeypatch.setattr("focalnet_backbone.checkpoints.sources.VARIANTS", {name: variant})
+    known = {**variants.VARIANTS, name: variant}
+    monkeypatch.setattr(variants, "VARIANTS", known)
+    monkeypatch.setattr("focalnet_backbone.checkpoints.sources.VARIANTS", known)
 
 
 def test_a_variant_takes_the_best_source_that_can_be_had_and_says_which(server, monkeypatch, caplog):
@@ -236,6 +237,27 @@ def test_a_variant_takes_the_best_source_that_can_be_had_and_says_which(server, 
     report = load_checkpoint(model, "small")
     assert report.source == "small from second/best"
     assert "has no repository best/gone" in caplog.text
+
+
+def test_a_folder_of_a_variants_name_does_not_stand_in_for_the_variant(server, tmp_path, monkeypatch):
+    server.add_repository("best/one", {"model.safetensors": CONTENT})
+    publish(monkeypatch, "small", {"timm": "best/one"})
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "model.safetensors").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert_loads("small")
+    with pytest.raises(CheckpointError, match="empty"):
+        load_checkpoint(backbone(), "./small")
+
+
+def test_what_is_published_for_an_address_is_compared_with_the_model(server, monkeypatch):
+    server.add_repository("best/one", {"model.safetensors": CONTENT})
+    publish(monkeypatch, "small", {"timm": "best/one", "release": f"{server.address}/weights.pth"})
+    for address in ("best/one", f"{server.address}/weights.pth"):
+        assert not load_checkpoint(backbone(), address).differs
+        assert load_checkpoint(backbone(normalize_modulator=True), address).differs
+        with pytest.raises(CheckpointError, match="use_post_layernorm"):
+            load_checkpoint(backbone(use_post_layernorm=True), address)
 
 
 def test_a_variant_none_of_whose_sources_can_be_had_is_an_error_that_names_them_all(server, monkeypatch):

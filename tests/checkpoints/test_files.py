@@ -164,10 +164,12 @@ def test_a_folder_of_another_model_is_refused(tmp_path):
         load_checkpoint(backbone(), tmp_path)
 
 
-def test_a_folder_with_timms_config_is_read(tmp_path):
-    save_file(backbone().state_dict(), tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "focalnet_tiny_srf", "num_classes": 1000}))
-    assert_loads(tmp_path, backbone().state_dict())
+@pytest.mark.parametrize("config", [{"architecture": "focalnet_tiny_srf", "num_classes": 1000}, {"lr": 0.1}])
+def test_a_config_that_is_not_of_transformers_says_nothing_about_the_weights(tmp_path, config):
+    source = backbone(use_post_layernorm=True).state_dict()
+    save_file(source, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert not load_checkpoint(backbone(use_post_layernorm=True), tmp_path).differs
 
 
 def cut(content: bytes) -> bytes:

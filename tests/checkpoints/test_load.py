@@ -135,7 +135,21 @@ def with_value(value: float, name: str = "layers.1.blocks.0.mlp.fc1.weight") -> 
         lambda: {"conv.weight": torch.ones(1)},
         lambda: "no/such/file.pth",
     ],
-    ids="nan inf missing shape integer float8 sparse meta no-tensor architecture post-norm resnet no-file".split(),
+    ids=[
+        "nan",
+        "inf",
+        "missing",
+        "shape",
+        "integer",
+        "float8",
+        "sparse",
+        "meta",
+        "no-tensor",
+        "architecture",
+        "post-norm",
+        "resnet",
+        "no-file",
+    ],
 )
 def test_a_failed_load_leaves_the_model_as_it_was(source):
     model = FocalNet(shrunk(TINY), out_indices=range(1, 5))
@@ -160,15 +174,29 @@ def test_where_the_blocks_normalise_must_agree_with_timms_names():
 
 
 @pytest.mark.parametrize(
-    ("knob", "theirs", "ours"), [("normalize_modulator", True, False), ("hidden_act", "relu", "gelu")]
+    ("variant", "knob", "theirs", "ours"),
+    [
+        (TINY, "normalize_modulator", True, False),
+        (TINY, "hidden_act", "relu", "gelu"),
+        (TINY, "layer_norm_eps", 1e-6, 1e-5),
+        ("focalnet_large_fl3", "conv_embed_stem_padding", 3, 2),
+    ],
 )
-def test_a_knob_that_no_shape_shows_is_compared_with_the_config_of_the_source(tmp_path, caplog, knob, theirs, ours):
-    config = shrunk(TINY, **{knob: theirs})
+def test_a_knob_that_no_shape_shows_is_compared_with_the_config_of_the_source(
+    tmp_path, caplog, variant, knob, theirs, ours
+):
+    config = shrunk(variant, **{knob: theirs})
     save_transformers(tmp_path, FocalNetModel(config).state_dict(), config)
-    report = load_checkpoint(backbone(**{knob: ours}), tmp_path)
+    report = load_checkpoint(backbone(variant, **{knob: ours}), tmp_path)
     assert report.differs == (f"{knob}: {theirs} in the source, {ours} in the model",)
     assert "differs in" in caplog.text
-    assert not load_checkpoint(backbone(**{knob: theirs}), tmp_path).differs
+    assert not load_checkpoint(backbone(variant, **{knob: theirs}), tmp_path).differs
+
+
+def test_the_padding_of_a_stem_that_a_model_does_not_have_is_not_compared(tmp_path):
+    config = shrunk(TINY, conv_embed_stem_padding=3)
+    save_transformers(tmp_path, FocalNetModel(config).state_dict(), config)
+    assert not load_checkpoint(backbone(), tmp_path).differs
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -217,6 +245,13 @@ def test_other_models_and_other_sources_are_type_errors():
         load_checkpoint(nn.Linear(1, 1), {})
     with pytest.raises(TypeError, match=r"source must be .*int"):
         load_checkpoint(backbone(), 3)
+
+
+def test_an_empty_name_is_not_the_working_folder(tmp_path, monkeypatch):
+    torch.save(backbone().state_dict(), tmp_path / "weights.pth")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="empty string"):
+        load_checkpoint(backbone(), "")
 
 
 def test_a_name_that_is_nothing_is_an_error_with_the_closest_variant():

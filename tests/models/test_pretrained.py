@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from focalnet_backbone import FocalNetConfig, models
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.models import FocalNetForImageClassification, FocalNetForMaskedImageModeling, FocalNetModel
+from focalnet_backbone.models.pretrained import read_config
 from tests.models.conftest import FAMILIES, make_config
 
 CLASSES = ("FocalNetModel", "FocalNetForImageClassification", "FocalNetForMaskedImageModeling")
@@ -115,6 +116,15 @@ def test_a_stem_that_transformers_pads_otherwise_is_warned_of(tmp_path, caplog):
 def test_a_source_that_is_nothing_is_named(source, error, message, offline):
     with pytest.raises(error, match=message):
         FocalNetModel.from_pretrained(source)
+
+
+@pytest.mark.parametrize(
+    "address", ["timm/focalnet_huge_fl4.ms_in22k", "xiuqhou/FocalNet:focalnet_huge_lrf_224_fl4.pth"]
+)
+def test_the_address_of_published_weights_tells_their_variant(address):
+    config = read_config(address)
+    assert config.focal_levels == [4, 4, 4, 4]
+    assert config.embed_dim == 352
 
 
 def test_a_folder_without_config_is_named(tmp_path):
