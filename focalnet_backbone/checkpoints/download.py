@@ -39,22 +39,25 @@ def download(address: str) -> Path:
     """
     url, fragment = urldefrag(address)
     parts = urlparse(url)
-    name = Path(parts.path).name
+    folder, _, name = parts.path.rpartition("/")
     if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
         raise CheckpointError(f"{address} is not an https:// address, so anyone on the way could change the weights")
-    if not name:
+    if name in ("", ".", ".."):
         raise CheckpointError(f"{address} names no file")
-    path = _cache() / name
+    # A folder for each address, as many different weights are called `model.safetensors`.
+    path = _cache() / f"{parts.hostname}{folder}".replace("/", "--") / name
     sha256 = _published_hash(name, fragment)
+    if path.is_file():
+        if sha256 and not _hash(path).startswith(sha256):
+            raise CheckpointError(f"{path} does not have the published SHA-256 {sha256}; delete it to fetch it again")
+        return path
+    if _is_offline():
+        raise CheckpointError(f"{url} is not in the cache, and HF_HUB_OFFLINE is set. {_placing(url, path)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     # The processes of a distributed run ask for the same file at once; the first fetches it, the others wait.
     with FileLock(f"{path}.lock"):
         if not path.is_file():
-            if _is_offline():
-                raise CheckpointError(f"{url} is not in the cache, and HF_HUB_OFFLINE is set. {_placing(url, path)}")
             _fetch(url, path, sha256)
-        elif sha256 and not _hash(path).startswith(sha256):
-            raise CheckpointError(f"{path} does not have the published SHA-256 {sha256}; delete it to fetch it again")
     return path
 
 

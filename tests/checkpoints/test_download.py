@@ -27,10 +27,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """An empty download cache; its path is torch.hub's."""
+    """The folder of torch.hub's cache, not there yet, that the server's files go to."""
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "torch"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "torch" / "checkpoints"
+    return tmp_path / "torch" / "checkpoints" / "127.0.0.1"
 
 
 @pytest.fixture
@@ -153,9 +153,24 @@ def test_a_server_that_does_not_answer_is_an_error_that_says_what_to_place_where
 def test_nothing_is_fetched_offline_but_a_placed_file_is_read(server, cache, offline):
     with pytest.raises(CheckpointError, match=r"HF_HUB_OFFLINE is set.*place it at .*weights\.pth"):
         download(f"{server.address}/weights.pth")
+    cache.mkdir(parents=True)
     (cache / "weights.pth").write_bytes(CONTENT)
     assert_loads(f"{server.address}/weights.pth")
     assert not server.requests
+
+
+def test_files_of_one_name_at_different_addresses_are_kept_apart(server, cache):
+    server.files |= {"/a/model.pth": b"first", "/b/model.pth": b"second"}
+    assert download(f"{server.address}/a/model.pth").read_bytes() == b"first"
+    assert download(f"{server.address}/b/model.pth").read_bytes() == b"second"
+
+
+def test_a_cached_file_is_read_without_writing_to_the_cache(server, cache):
+    path = download(f"{server.address}/weights.pth")
+    for written in cache.glob("*.lock"):
+        written.unlink()
+    assert download(f"{server.address}/weights.pth") == path
+    assert list(cache.iterdir()) == [path]
 
 
 def test_an_address_without_encryption_is_refused(cache):
@@ -163,9 +178,10 @@ def test_an_address_without_encryption_is_refused(cache):
         download("http://example.org/weights.pth")
 
 
-def test_an_address_without_a_file_is_refused(cache):
+@pytest.mark.parametrize("address", ["https://example.org", "https://example.org/", "https://example.org/a/.."])
+def test_an_address_without_a_file_is_refused(cache, address):
     with pytest.raises(CheckpointError, match="names no file"):
-        download("https://example.org/")
+        download(address)
 
 
 def saved_by_transformers(folder: Path, shard_size: str) -> dict[str, bytes]:
@@ -212,7 +228,7 @@ def test_a_file_of_the_hubs_cache_that_changed_is_noticed(server, tmp_path):
 
 
 def test_offline_the_error_says_which_hub_file_to_place_where_and_placing_it_works(cache, offline):
-    folder = cache / "somebody--focalnet"
+    folder = cache.parent / "somebody--focalnet"
     with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set") as error:
         load_checkpoint(backbone(), "somebody/focalnet")
     assert f"place it at {folder / 'model.safetensors'}" in str(error.value)
@@ -285,5 +301,7 @@ def test_the_environment_variable_keeps_the_command_line_tool_offline(tmp_path):
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
     assert last.startswith("convert_checkpoint.py: no source of focalnet_tiny_srf can be had")
-    assert str(tmp_path / "torch" / "hub" / "checkpoints" / "focalnet_tiny_srf.pth") in last
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    release = "github.com--microsoft--FocalNet--releases--download--v1.0.0"
+    assert str(folder / release / "focalnet_tiny_srf.pth") in last
     assert not (tmp_path / "out.safetensors").exists()
