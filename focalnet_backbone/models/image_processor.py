@@ -190,6 +190,8 @@ class FocalNetImageProcessor:
     def _process(self, image: Any) -> Tensor:
         """Map one image to `(C, H, W)`."""
         x = _to_tensor(image, self.do_convert_rgb)
+        if x.numel() == 0:
+            raise ValueError(f"an image must have at least 1x1 pixels, got {x.shape[1]}x{x.shape[2]}")
         if self.do_resize:
             edge = self.size.get("shortest_edge")
             size = [edge] if edge else [self.size["height"], self.size["width"]]
@@ -240,11 +242,14 @@ def _to_tensor(image: Any, convert_rgb: bool) -> Tensor:
         return x[None] if x.ndim == 2 else x.permute(2, 0, 1)
     if not isinstance(image, (np.ndarray, Tensor)):
         raise TypeError(f"an image must be a Pillow image, an array or a tensor, got {type(image).__name__}")
-    x = torch.as_tensor(image)
+    # A copy of an array: a flipped or read-only one is nothing that torch can look into.
+    x = torch.from_numpy(image.copy()) if isinstance(image, np.ndarray) else image
     if x.ndim == 2:
         x = x[None]
     if x.ndim != 3 or not {x.shape[0], x.shape[2]} & {1, 3, 4}:
-        raise ValueError(f"an image must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got {x.shape}")
+        raise ValueError(
+            f"an image must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got {tuple(x.shape)}"
+        )
     if x.shape[0] not in (1, 3, 4):
         x = x.permute(2, 0, 1)
     if convert_rgb and x.shape[0] == 4:

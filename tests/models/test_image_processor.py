@@ -93,6 +93,16 @@ def test_every_form_of_an_image_gives_the_same():
     torch.testing.assert_close(processor(rgb.astype(np.float32)).pixel_values[0], expected, atol=0.02, rtol=0)
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_array_may_be_a_view_that_is_flipped_or_read_only():
+    image = photograph()
+    flipped, read_only = image[::-1, :, ::-1], image.view()
+    read_only.flags.writeable = False
+    processor = FocalNetImageProcessor()
+    expected = processor([image, flipped.copy()], return_tensors="pt").pixel_values
+    assert torch.equal(processor([read_only, flipped], return_tensors="pt").pixel_values, expected)
+
+
 def test_images_of_differing_sizes_make_a_batch():
     images = [photograph(name) for name in PHOTOGRAPHS]
     processor = FocalNetImageProcessor()
@@ -187,6 +197,8 @@ def test_wrong_knobs_are_named(knobs, message):
         ([], ValueError, "images is empty"),
         (np.zeros((5, 6, 7), np.uint8), ValueError, "with 1, 3 or 4 channels"),
         (np.zeros((5, 6, 4), np.float32), ValueError, "alpha channel must be of 8-bit"),
+        (np.zeros((0, 6, 3), np.uint8), ValueError, "at least 1x1 pixels, got 0x6"),
+        (Image.new("RGB", (5, 0)), ValueError, "at least 1x1 pixels, got 0x5"),
         (Image.new("I;16", (5, 6)), ValueError, "8 bits a channel, got Pillow mode 'I;16'"),
     ],
 )
