@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from focalnet_backbone.checkpoints.save import save_transformers, save_weights
 from focalnet_backbone.checkpoints.sources import open_source
 from focalnet_backbone.config import FocalNetConfig
 from focalnet_backbone.variants import get_variant
+
+logger = logging.getLogger(__name__)
 
 TARGETS = ("native", "transformers", "timm", "detectron2", "mmengine")
 _FRAMEWORKS = ("detectron2", "mmengine")
@@ -103,7 +106,10 @@ def _write(path: Path, native: dict[str, Tensor], to: str, weights: Weights, sta
     elif to == "timm":
         post_norm = weights.knobs.get("use_post_layernorm")
         if post_norm is None:
-            post_norm = _require_config(weights, stated).use_post_layernorm
+            config = _require_config(weights, stated)
+            post_norm = config.use_post_layernorm
+            if config.normalize_modulator:
+                logger.warning("timm's model needs normalize_modulator=True for these weights, or its outputs differ")
         save_weights(path, export_state_dict(native, to, use_post_layernorm=post_norm))
     elif to == "detectron2":
         # With the heuristics, detectron2 finds the backbone's tensors by the ends of their names.

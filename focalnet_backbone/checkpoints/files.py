@@ -149,6 +149,8 @@ def _read_torch(path: Path, head: bytes) -> Any:
         with torch.serialization.safe_globals(_LOG_HISTORY):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # torch has no error of its own for damaged files: whatever it meets comes out.
+        if "TorchScript" in str(error):
+            raise CheckpointError(f"{path} is a TorchScript program, not weights; save its state dict alone") from error
         if isinstance(error, pickle.UnpicklingError) and (zipped or head.startswith(_PICKLE_START)):
             raise CheckpointError(_explain_refusal(path, error)) from error
         reason = str(error).splitlines()[-1] if str(error) else repr(error)

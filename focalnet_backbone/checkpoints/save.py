@@ -22,7 +22,8 @@ def save_weights(path: Path, contents: Mapping[str, Any]) -> None:
     """Write tensors by name to a `.safetensors` file, or anything that `torch.save` takes to one of another ending."""
     with whole_file(path) as unfinished:
         if path.suffix == ".safetensors":
-            tensors = {name: tensor.contiguous() for name, tensor in contents.items()}
+            # Copies, as the format refuses tensors that share memory.
+            tensors = {name: x.clone(memory_format=torch.contiguous_format) for name, x in contents.items()}
             unfinished.write_bytes(save(tensors, metadata={"format": "pt"}))
         else:
             torch.save(dict(contents), unfinished)

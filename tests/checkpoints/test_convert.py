@@ -84,6 +84,20 @@ def test_the_architecture_of_a_published_size_is_found_without_naming_it(tmp_pat
     assert_same(load_file(tmp_path / "timm.safetensors"), export_state_dict(source, "timm", use_post_layernorm=False))
 
 
+def test_a_modulator_that_timm_does_not_normalise_by_itself_is_warned_of(tmp_path, caplog):
+    variant = "focalnet_large_fl4"
+    convert_checkpoint(classifier(variant).state_dict(), tmp_path / "timm", "timm", variant=variant)
+    assert "normalize_modulator=True" in caplog.text
+
+
+def test_tensors_that_share_memory_are_written_whole(tmp_path):
+    source = classifier().state_dict()
+    source["norm.bias"] = source["norm.weight"]
+    source["head.weight"] = source["head.weight"].T.contiguous().T
+    report = convert_checkpoint(source, tmp_path / "out", "native")
+    assert_same(load_file(report.path), source)
+
+
 def test_a_file_for_detectron2_fills_a_detectors_backbone_there(tmp_path):
     source, detector = backbone(), nn.ModuleDict({"backbone": nn.ModuleDict({"bottom_up": backbone()})})
     nn.init.zeros_(detector["backbone"]["bottom_up"].patch_embed.proj.weight)

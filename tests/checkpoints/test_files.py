@@ -234,6 +234,13 @@ def test_a_pickled_model_is_refused_with_what_it_asks_for_and_the_way_out(tmp_pa
         load_checkpoint(backbone(), tmp_path / "model.pth")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*TorchScript archive:UserWarning")
+def test_a_torchscript_program_is_called_one(tmp_path):
+    torch.jit.save(torch.jit.script(nn.Linear(1, 1)), tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=r"model\.pt is a TorchScript program"):
+        load_checkpoint(backbone(), tmp_path / "model.pt")
+
+
 def test_what_a_file_needs_for_a_log_history_calls_no_real_function(tmp_path):
     class Getattr:
         def __reduce__(self):
