@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import runpy
-import shlex
 import sys
-from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
@@ -16,9 +13,7 @@ from safetensors.torch import save_file
 from focalnet_backbone.checkpoints import export_state_dict
 from focalnet_backbone.models import FocalNetForImageClassification
 from focalnet_backbone.variants import get_variant
-
-ROOT = Path(__file__).parents[2]
-SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Checkpoints\n")[2].partition("\n## ")[0]
+from tests.readme import ROOT, code_blocks, split_commands
 
 
 @pytest.fixture
@@ -33,22 +28,18 @@ def placed_weights(tmp_path, monkeypatch) -> None:
     save_file(export_state_dict(native, "timm", use_post_layernorm=False), folder / "model.safetensors")
 
 
-def blocks(language: str) -> list[str]:
-    found = re.findall(rf"```{language}\n(.*?)```", SECTION, flags=re.DOTALL)
-    assert found, f"the section has no {language} block"
-    return found
-
-
-def test_the_python_in_the_readme_runs(placed_weights, capsys):
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), {})
-    assert "focalnet_tiny_lrf from timm/focalnet_tiny_lrf.ms_in1k (timm format): loaded" in capsys.readouterr().out
-
-
-def test_the_commands_in_the_readme_run(placed_weights, capsys, monkeypatch):
-    commands = [shlex.split(line) for block in blocks("bash") for line in block.splitlines()]
-    for python, tool, *arguments in commands:
-        assert python == "python"
-        monkeypatch.setattr(sys, "argv", [tool, *arguments])
-        runpy.run_path(str(ROOT / tool), run_name="__main__")
-    assert capsys.readouterr().out.count("wrote") == len(commands)
+def test_the_snippets_and_commands_run_in_order(placed_weights, capsys, monkeypatch):
+    written = []
+    for language, block in code_blocks("Checkpoints"):
+        if language == "python":
+            exec(compile(block, "README.md", "exec"), {})
+            continue
+        for python, tool, *arguments in split_commands(block):
+            assert python == "python"
+            monkeypatch.setattr(sys, "argv", [tool, *arguments])
+            runpy.run_path(str(ROOT / tool), run_name="__main__")
+            written.append(arguments[1])
+    printed = capsys.readouterr().out
+    assert "focalnet_tiny_lrf from timm/focalnet_tiny_lrf.ms_in1k (timm format): loaded" in printed
+    assert written
+    assert all(f"tensors to {path} (" in printed for path in written)
