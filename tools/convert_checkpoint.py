@@ -1,13 +1,16 @@
-#!/usr/bin/env python
-"""Convert FocalNet weights between the formats of the release, transformers, timm, detectron2 and mmengine."""
+#!/usr/bin/env python3
+"""Convert FocalNet weights between the formats of the release, transformers, timm, detectron2 and mmengine.
+
+    python tools/convert_checkpoint.py focalnet_tiny_lrf converted/hf --to transformers
+    python tools/convert_checkpoint.py work_dirs/epoch_12.pth weights.safetensors --to native
+
+The exit status is 0 if the file was written, 1 if it could not be, 2 for wrong arguments.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.convert import TARGETS, convert_checkpoint
@@ -15,7 +18,7 @@ from focalnet_backbone.variants import list_variants
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "source",
         metavar="IN",
