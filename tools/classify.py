@@ -6,7 +6,7 @@
     python tools/classify.py cat.jpg --weights my_finetuned_model/
 
 With a variant alone, its published weights are fetched. Weights alone must be a folder or hub id with a config.json.
-The exit status is 0 if every image was read, 1 if some were not (each is named), 2 for wrong arguments.
+The exit status is 0 if every image was classified, 1 if some were not (each is named), 2 for wrong arguments.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def main() -> int:
     status = 0
     for path in args.images:
         try:
-            image = load_image(path)
+            classes = top_classes(model, processor, load_image(path), args.topk)
         except (OSError, ValueError) as error:
             print(f"classify: {error}", file=sys.stderr)
             status = 1
             continue
         print(path)
-        for name, probability in top_classes(model, processor, image, args.topk):
+        for name, probability in classes:
             print(f"  {probability:6.1%}  {name}")
     return status
 

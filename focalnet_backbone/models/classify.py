@@ -23,13 +23,16 @@ def load_classifier(
         weights: whatever `load_checkpoint` takes. Without a variant, a folder or hub id with `config.json`.
 
     Raises:
-        ValueError: neither is given.
+        ValueError: neither is given, or the model has no classes.
         FileNotFoundError, CheckpointError: the weights cannot be had or do not fit.
     """
     source = variant or weights
     if source is None:
         raise ValueError("a variant, weights or both must be given")
-    model = FocalNetForImageClassification.from_pretrained(weights or variant, config=read_config(source))
+    config = read_config(source)
+    if config.num_labels == 0:
+        raise ValueError(f"{source} has no classification head (num_labels is 0)")
+    model = FocalNetForImageClassification.from_pretrained(weights or variant, config=config)
     return model, FocalNetImageProcessor.from_pretrained(source)
 
 

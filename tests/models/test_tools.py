@@ -68,14 +68,23 @@ def test_classify_names_what_it_cannot_read_and_goes_on(run_tool, photograph, fo
         (["--weights", "none.pth"], "none.pth"),
         (["--variant", "focalnet_tiny_srf", "--weights", "none.pth"], "none.pth"),
         (["--weights", "photos"], "photos has no config.json"),
+        (["--weights", "headless"], "headless has no classification head"),
         (["--weights", "classifier", "--device", "abacus"], "abacus"),
     ],
 )
 def test_classify_answers_wrong_arguments_in_a_line(arguments, message, run_tool, photograph, folder, offline):
+    FocalNetForImageClassification(make_config(num_labels=0)).save_pretrained("headless")
     status, output, errors = run_tool("classify.py", photograph, *arguments)
     assert (status, output) == (2, "")
     assert errors.startswith("classify: ")
     assert message in errors
+
+
+def test_classify_says_that_a_model_does_not_take_photographs(run_tool, photograph):
+    FocalNetForImageClassification(make_config(num_channels=4)).save_pretrained("four")
+    status, output, errors = run_tool("classify.py", photograph, "--weights", "four")
+    assert (status, output) == (1, "")
+    assert errors.startswith("classify: expected 4 channels (num_channels), got 3")
 
 
 @pytest.mark.parametrize("topk", ["0", "-1", "many"])
