@@ -148,6 +148,17 @@ def test_two_processes_have_the_curve_of_one_and_share_checkpoints(photographs, 
     assert run(photographs, tmp_path / "two", config=config, resume=True) == RECIPE.steps
 
 
+def test_processes_drop_paths_of_their_own(photographs):
+    config = RECIPE.fit(CONFIG.replace(drop_path_rate=0.5, hidden_dropout_prob=0.5))
+    sample = MaskedImages([photographs / "coffee.png"], config, RECIPE)[0, 5]
+    batch = {name: x[None] for name, x in sample.items()}
+    losses = []
+    for rank in (0, 1, 0):
+        state = TrainingState(config, RECIPE, 1, torch.device("cpu"))
+        losses.append(state.train_step(state.model, batch, rank).item())
+    assert losses[0] == losses[2] != losses[1]
+
+
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_mixed_precision_keeps_to_the_curve_and_is_resumed(amp, photographs, finished, tmp_path, act_at_step):
     recipe = replace(RECIPE, amp=amp)
