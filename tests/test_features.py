@@ -126,6 +126,19 @@ def test_a_saved_pyramid_comes_back_whole(tmp_path, dtype):
     assert [file.name for file in path.parent.iterdir()] == ["cat.safetensors"]
 
 
+def test_a_pyramid_keeps_its_photo_when_the_array_is_used_again(extractor):
+    frame = CAT.copy()
+    pyramid = extractor(frame)
+    frame[:] = 0
+    assert torch.equal(pyramid.image, to_rgb(CAT))
+
+
+def test_a_saved_pyramid_can_be_read_by_whom_the_umask_allows(extractor, tmp_path):
+    (tmp_path / "other").touch()
+    path = extractor(CAT[:8, :8]).save(tmp_path / "cat.safetensors")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_file_that_holds_no_pyramid_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no feature pyramid at"):
         FeaturePyramid.load(tmp_path / "none.safetensors")
@@ -151,6 +164,10 @@ def test_the_plot_has_the_photo_and_a_panel_a_map(extractor):
         assert len(axes.images) == 1
         # All panels share the photo's coordinates.
         assert (axes.get_xlim(), axes.get_ylim()) in [((-0.5, 450.5), (299.5, -0.5)), ((0, 451), (300, 0))]
+
+
+def test_a_very_tall_photo_can_be_drawn(extractor, tmp_path):
+    extractor(CAT[:, :1].repeat(10, 0)).plot().savefig(tmp_path / "tall.png")
 
 
 @pytest.mark.parametrize(
