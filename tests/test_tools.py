@@ -139,8 +139,11 @@ def test_set_up_says_when_it_cannot_write(tmp_path):
 def test_pins_of_a_users_environment_are_what_it_has(tmp_path):
     """A user's packages are held at their versions; those that ours would take the place of count as there."""
     site = tmp_path / "site"
-    for name, version in [("torch", "2.6.0+cu124"), ("mmcv", "2.1.0"), ("detectron2", "0.6")]:
-        info = site / f"{name}-{version}.dist-info"
+    packages = [("torch", "2.6.0+cu124"), ("mmcv", "2.1.0"), ("detectron2", "0.6"), ("timm", "1.0.31")]
+    for name, version in packages:
+        # A killed pip leaves what it was removing with a `~`: timm is gone.
+        folder = name.replace("timm", "~imm")
+        info = site / f"{folder}-{version}.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         (info / "RECORD").write_text("x,,\n")
