@@ -262,6 +262,12 @@ def test_bfloat16_autocast_stays_close_to_float32():
     assert (low.float() - full).norm() / full.norm() < 0.02
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.uint8])
+def test_autocast_takes_no_doubles_and_no_integers(dtype):
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(TypeError, match=r"weights' type torch\.float32, got"):
+        build()(torch.zeros(1, 3, 32, 32, dtype=dtype))
+
+
 def test_an_empty_batch_gives_empty_maps_and_gradients():
     model = build(out_features=["stage1", "stage4"])
     maps = model(torch.zeros(0, 3, 40, 64))
