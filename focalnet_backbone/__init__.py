@@ -12,16 +12,19 @@ __version__ = "0.1.0"
 
 # What needs more than torch is imported when it is asked for, so that importing the package stays fast.
 _ON_DEMAND = {
+    "CheckpointError": "focalnet_backbone.checkpoints",
     "FeatureExtractor": "focalnet_backbone.features",
     "FeaturePyramid": "focalnet_backbone.features",
     "FocalNetForImageClassification": "focalnet_backbone.models",
     "FocalNetForMaskedImageModeling": "focalnet_backbone.models",
     "FocalNetImageProcessor": "focalnet_backbone.models",
     "FocalNetModel": "focalnet_backbone.models",
+    "convert_state_dict": "focalnet_backbone.checkpoints",
     "load_checkpoint": "focalnet_backbone.checkpoints",
 }
 
 __all__ = [
+    "CheckpointError",
     "FeatureExtractor",
     "FeaturePyramid",
     "FocalModulation",
@@ -31,6 +34,7 @@ __all__ = [
     "FocalNetForMaskedImageModeling",
     "FocalNetImageProcessor",
     "FocalNetModel",
+    "convert_state_dict",
     "create_backbone",
     "list_variants",
     "load_checkpoint",

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from focalnet_backbone import FocalNet
+from focalnet_backbone import FocalNet, FocalNetConfig
 from focalnet_backbone.analysis import analyze, count
+from focalnet_backbone.models import FocalNetForImageClassification, FocalNetForMaskedImageModeling
 
 TINY = {"embed_dim": 8, "depths": [1, 2], "out_features": ["stage1", "stage2"]}
 
@@ -23,6 +24,15 @@ def test_parts_add_up_to_the_whole():
     assert [part.name for part in analysis.parts] == ["stem", "stage1", "stage2", "norm0", "norm1"]
     assert analysis.parameters == sum(p.numel() for p in model.parameters())
     assert (analysis.parameters, analysis.macs) == count(model, torch.zeros(1, 3, 32, 48))
+
+
+@pytest.mark.parametrize("task", [FocalNetForImageClassification, FocalNetForMaskedImageModeling])
+def test_models_with_heads_are_counted_whatever_they_return(task):
+    model = task(FocalNetConfig(embed_dim=8, depths=[1, 2], image_size=32, encoder_stride=8))
+    analysis = analyze(model, 32)
+    assert [part.name for part in analysis.parts][-1] in ("head", "decoder")
+    assert analysis.parameters == sum(p.numel() for p in model.parameters())
+    assert model.config.return_dict
 
 
 def test_macs_grow_with_pixels_and_batch():

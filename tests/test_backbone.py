@@ -194,11 +194,22 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     assert (DropPath(1.0).train()(torch.ones(5)) == 0).all()
 
 
-def test_drop_path_and_dropout_act_in_train_mode_only():
+@pytest.mark.parametrize("place", ["pos_drop", "modulation.proj_drop", "mlp.drop", "drop_path"])
+def test_each_dropout_acts_in_train_mode_only(place):
     model = build(drop_path_rate=0.5, hidden_dropout_prob=0.5)
-    x = torch.randn(2, 3, 32, 32)
+    for name, module in model.named_modules():
+        if isinstance(module, (torch.nn.Dropout, DropPath)) and not name.endswith(place):
+            module.p = module.rate = 0.0
+    x = torch.randn(8, 3, 32, 32)
     assert not torch.equal(model.train()(x)["stage4"], model(x)["stage4"])
     assert torch.equal(model.eval()(x)["stage4"], model(x)["stage4"])
+
+
+def test_every_norm_has_the_configs_epsilon():
+    model = build(layer_norm_eps=1e-3, use_post_layernorm_in_modulation=True)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)]
+    # The stem's, three downsamplings', three in each of five blocks, and the output's.
+    assert [norm.eps for norm in norms] == [1e-3] * (1 + 3 + 3 * 5 + 1)
 
 
 @pytest.mark.parametrize("frozen_stages", [-1, 0, 1, 2, 4])
@@ -249,6 +260,12 @@ def test_bfloat16_autocast_stays_close_to_float32():
         low = model(x)["stage4"]
     full = model(x)["stage4"]
     assert (low.float() - full).norm() / full.norm() < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.uint8])
+def test_autocast_takes_no_doubles_and_no_integers(dtype):
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(TypeError, match=r"weights' type torch\.float32, got"):
+        build()(torch.zeros(1, 3, 32, 32, dtype=dtype))
 
 
 def test_an_empty_batch_gives_empty_maps_and_gradients():

@@ -83,8 +83,24 @@ def test_outputs_come_in_the_networks_order(knobs, features, indices):
 
 
 def test_another_number_of_stages_moves_the_default_output():
-    config = FocalNetConfig().replace(depths=[1, 1], focal_levels=[2, 2], focal_windows=[3, 3])
+    config = FocalNetConfig().replace(depths=[1, 1])
     assert config.out_features == ["stage2"]
+    assert (config.focal_levels, config.focal_windows) == ([2, 2], [3, 3])
+
+
+def test_levels_that_were_chosen_are_kept_when_the_stages_change():
+    with pytest.raises(ValueError, match=r"focal_levels must have one entry a stage \(2"):
+        FocalNetConfig(focal_levels=[3, 3, 3, 3]).replace(depths=[1, 1])
+
+
+@pytest.mark.parametrize(
+    "labels", [{"id2label": {"0": "cat", "1": "dog", "2": "owl"}}, {"label2id": {"cat": 0, "dog": 1, "owl": 2}}]
+)
+def test_labels_follow_from_either_mapping(labels):
+    for config in (FocalNetConfig(**labels), FocalNetConfig().replace(**labels)):
+        assert config.num_labels == 3
+        assert config.id2label == {0: "cat", 1: "dog", 2: "owl"}
+        assert config.label2id == {"cat": 0, "dog": 1, "owl": 2}
 
 
 def test_replace_derives_again_and_leaves_the_original():
@@ -114,6 +130,7 @@ BAD_KNOBS = [
     ({"focal_levels": [0, 2, 2, 2]}, ValueError, "every entry of focal_levels must be at least 1"),
     ({"focal_windows": [3, 3, 3, 4]}, ValueError, "every entry of focal_windows must be odd"),
     ({"hidden_sizes": [96, 192, 384, 768]}, ValueError, "hidden_sizes must be"),
+    ({"hidden_sizes": 96}, TypeError, "hidden_sizes must be a list of ints"),
     ({"hidden_act": "swish"}, ValueError, "hidden_act must be one of"),
     ({"mlp_ratio": 0}, ValueError, "mlp_ratio must be above 0"),
     ({"mlp_ratio": "4"}, TypeError, "mlp_ratio must be a number"),
@@ -124,9 +141,11 @@ BAD_KNOBS = [
     ({"layerscale_value": -1.0}, ValueError, "layerscale_value must be at least 0"),
     ({"layer_norm_eps": 0.0}, ValueError, "layer_norm_eps must be above 0"),
     ({"initializer_range": float("inf")}, ValueError, "initializer_range must be at least 0"),
-    ({"conv_embed_stem_padding": -1}, ValueError, "conv_embed_stem_padding must be at least 0"),
+    ({"conv_embed_stem_padding": 1}, ValueError, "conv_embed_stem_padding must be at least 2"),
+    ({"conv_embed_stem_padding": 4}, ValueError, "conv_embed_stem_padding must be 2 or 3, got 4"),
     ({"out_features": ["stage5"]}, ValueError, r"\['stage5'\], which are not among \['stem', 'stage1'"),
     ({"out_features": "stage4"}, TypeError, "out_features must be a list of names"),
+    ({"out_features": 4}, TypeError, "out_features must be a list of names"),
     ({"out_features": []}, ValueError, "out_features is empty"),
     ({"out_features": ["stage1", "stage1"]}, ValueError, "out_features has duplicates"),
     ({"out_indices": [5]}, ValueError, r"out_indices has \[5\], valid are 0 to 4"),
@@ -134,6 +153,9 @@ BAD_KNOBS = [
     ({"out_indices": [4, -1]}, ValueError, "out_indices has duplicates"),
     ({"out_features": ["stage1"], "out_indices": [2]}, ValueError, "contradict each other"),
     ({"num_labels": 3, "id2label": {0: "a"}}, ValueError, "num_labels=3, but id2label has 1 entries"),
+    ({"num_labels": 3, "label2id": {"a": 0}}, ValueError, "num_labels=3, but id2label has 1 entries"),
+    ({"id2label": ["cat", "dog"]}, TypeError, "id2label must be a dict"),
+    ({"id2label": {"cat": 0}}, ValueError, "id2label must have class indices for keys"),
     ({"problem_type": "ranking"}, ValueError, "problem_type must be None or one of"),
     ({"embed_dims": 96}, TypeError, "no knob 'embed_dims'. Did you mean 'embed_dim'"),
     ({"use_postln": True}, TypeError, "no knob 'use_postln'. Did you mean 'use_post_layernorm'"),

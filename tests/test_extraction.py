@@ -111,6 +111,21 @@ def test_resume_skips_what_was_done_with_the_same_settings(extractor, photos, tm
     assert (other.written, other.skipped) == (3, 0)
 
 
+def test_resume_does_not_take_another_folders_image_of_that_name_for_done(extractor, photos, tmp_path):
+    extract_to_files(extractor, plan_outputs([photos], tmp_path / "out"), settings={})
+    photos.rename(tmp_path / "others")
+    outputs = plan_outputs([tmp_path / "others"], tmp_path / "out")
+    summary = extract_to_files(extractor, outputs, settings={}, resume=True)
+    assert (summary.written, summary.skipped) == (3, 0)
+
+
+def test_pictures_of_an_earlier_run_are_no_photos(extractor, photos):
+    outputs = plan_outputs([photos], photos)
+    extract_to_files(extractor, outputs, settings={}, plot=True)
+    assert plan_outputs([photos], photos) == outputs
+    assert len(plan_outputs([f"{photos}/**/*.png"], "out")) == 2
+
+
 def test_the_tool_reports_bad_files_in_its_exit_status(photos, tmp_path):
     result = run_tool(photos, "--out", tmp_path / "out", "--plot", "--max-size", 32)
     assert result.returncode == 0, result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import skimage.data
 import torch
@@ -72,6 +73,12 @@ def test_a_stream_yields_the_files_in_order(extractor, tmp_path):
         torch.testing.assert_close(pyramids[3]["stage4"], extractor(load_image(tmp_path / "3.png"))["stage4"])
 
 
+def test_a_stream_limits_the_size_as_a_call_does(tmp_path):
+    Image.fromarray(CAT).save(tmp_path / "a.png")
+    (pyramid,) = FeatureExtractor(backbone(), max_size=100).stream(tmp_path)
+    assert pyramid.image_size == (67, 100)
+
+
 def test_a_stream_reads_no_further_than_it_is_asked(extractor, tmp_path):
     Image.fromarray(CAT).save(tmp_path / "a.png")
     stream = extractor.stream([tmp_path / "a.png", tmp_path / "missing.png"], batch_size=1)
@@ -126,6 +133,19 @@ def test_a_saved_pyramid_comes_back_whole(tmp_path, dtype):
     assert [file.name for file in path.parent.iterdir()] == ["cat.safetensors"]
 
 
+def test_a_pyramid_keeps_its_photo_when_the_array_is_used_again(extractor):
+    frame = CAT.copy()
+    pyramid = extractor(frame)
+    frame[:] = 0
+    assert torch.equal(pyramid.image, to_rgb(CAT))
+
+
+def test_a_saved_pyramid_can_be_read_by_whom_the_umask_allows(extractor, tmp_path):
+    (tmp_path / "other").touch()
+    path = extractor(CAT[:8, :8]).save(tmp_path / "cat.safetensors")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_file_that_holds_no_pyramid_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no feature pyramid at"):
         FeaturePyramid.load(tmp_path / "none.safetensors")
@@ -151,6 +171,23 @@ def test_the_plot_has_the_photo_and_a_panel_a_map(extractor):
         assert len(axes.images) == 1
         # All panels share the photo's coordinates.
         assert (axes.get_xlim(), axes.get_ylim()) in [((-0.5, 450.5), (299.5, -0.5)), ((0, 451), (300, 0))]
+
+
+def test_a_panel_shows_the_three_principal_components():
+    torch.manual_seed(0)
+    feature = torch.randn(6, 8, 9) * torch.tensor([1, 5, 1, 9, 1, 3.0])[:, None, None]
+    figure = FeaturePyramid({"a": feature}, {"a": 4}, torch.zeros(3, 32, 36, dtype=torch.uint8)).plot()
+    drawn = figure.axes[1].images[0].get_array().reshape(-1, 3)
+    assert (drawn.min(), drawn.max()) == (0, 1)
+    flat = feature.flatten(1).T.numpy()
+    components = np.linalg.svd(flat - flat.mean(0), full_matrices=False)[0][:, :3]
+    for channel in range(3):
+        # But for the clipping of the outermost 2 %, and up to its sign.
+        assert abs(np.corrcoef(drawn[:, channel], components[:, channel])[0, 1]) > 0.99
+
+
+def test_a_very_tall_photo_can_be_drawn(extractor, tmp_path):
+    extractor(CAT[:, :1].repeat(10, 0)).plot().savefig(tmp_path / "tall.png")
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,7 @@ def test_set_up_is_complete_and_quick_to_say_so(tmp_path):
 
 def test_set_up_refuses_an_old_python(tmp_path):
     old = tmp_path / "python"
-    old.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo 'Python 3.8.0'\nexit 1\n")
-    old.chmod(0o755)
+    write_program(old, "[ \"$1\" = --version ] && echo 'Python 3.8.0'\nexit 1")
     environment = {**os.environ, "PYTHON": str(old), "FOCALNET_VENV": str(tmp_path / "venv")}
     result = run("bash", TOOLS / "setup.sh", env=environment)
     assert result.returncode == 1
@@ -112,11 +111,39 @@ def test_set_up_says_when_there_is_no_network(tmp_path):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+def write_program(path: Path, script: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_set_up_says_when_the_disk_is_full(tmp_path):
+    """The log lies on that disk too, so it may be empty."""
+    venv = tmp_path / "venv"
+    write_program(venv / "bin" / "python", 'case "$*" in *missing*) echo torch;; *install*) exit 1;; esac')
+    write_program(tmp_path / "df", "echo Filesystem; echo disk 9000000 9000000 0 100% /")
+    (venv / "made-by-focalnet-setup").touch()
+    environment = {**os.environ, "FOCALNET_VENV": str(venv), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    result = run("bash", TOOLS / "setup.sh", env=environment)
+    assert result.returncode == 1
+    assert result.stderr == f"setup: the disk is full (0 left at {venv}); about 9 GB are needed.\n"
+
+
+def test_set_up_says_when_it_cannot_write(tmp_path):
+    (tmp_path / "file").touch()
+    result = run("bash", TOOLS / "setup.sh", env={**os.environ, "FOCALNET_VENV": str(tmp_path / "file" / "venv")})
+    assert result.returncode == 1
+    assert result.stderr == f"setup: cannot write to {tmp_path}/file/venv.\n"
+
+
 def test_pins_of_a_users_environment_are_what_it_has(tmp_path):
     """A user's packages are held at their versions; those that ours would take the place of count as there."""
     site = tmp_path / "site"
-    for name, version in [("torch", "2.6.0+cu124"), ("mmcv", "2.1.0"), ("detectron2", "0.6")]:
-        info = site / f"{name}-{version}.dist-info"
+    packages = [("torch", "2.6.0+cu124"), ("mmcv", "2.1.0"), ("detectron2", "0.6"), ("timm", "1.0.31")]
+    for name, version in packages:
+        # A killed pip leaves what it was removing with a `~`: timm is gone.
+        folder = name.replace("timm", "~imm")
+        info = site / f"{folder}-{version}.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         (info / "RECORD").write_text("x,,\n")

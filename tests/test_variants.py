@@ -26,7 +26,7 @@ SOURCES = {
 def classifier(name: str, **overrides) -> FocalNetForImageClassification:
     """The variant's classification model on the meta device."""
     with torch.device("meta"):
-        return FocalNetForImageClassification(FocalNetConfig.from_variant(name, return_dict=False, **overrides))
+        return FocalNetForImageClassification(FocalNetConfig.from_variant(name, **overrides))
 
 
 def parameters(model: torch.nn.Module) -> int:

@@ -42,9 +42,9 @@ def read_config(model: str, overrides: dict[str, Any]) -> FocalNetConfig:
 
 
 def build_empty(config: FocalNetConfig) -> FocalNetForImageClassification:
-    """The model without memory for its weights; it returns a tuple, as fvcore's tracing needs."""
+    """The model without memory for its weights."""
     with torch.device("meta"):
-        return FocalNetForImageClassification(config.replace(return_dict=False))
+        return FocalNetForImageClassification(config)
 
 
 def print_overview(names: list[str], size: tuple[int, int], overrides: dict[str, Any]) -> None:
