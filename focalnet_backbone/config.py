@@ -373,6 +373,8 @@ class FocalNetConfig:
             raise ValueError(f"id2label must have class indices for keys, got {self.id2label!r}")
         # JSON has strings for keys.
         self.id2label = {int(index): label for index, label in self.id2label.items()}
+        if sorted(self.id2label) != list(range(len(self.id2label))):
+            raise ValueError(f"id2label must number the classes from 0 without a gap, got {sorted(self.id2label)}")
         if self.num_labels is None:
             self.num_labels = len(self.id2label)
         if len(self.id2label) != self.num_labels:

@@ -156,6 +156,7 @@ BAD_KNOBS = [
     ({"num_labels": 3, "label2id": {"a": 0}}, ValueError, "num_labels=3, but id2label has 1 entries"),
     ({"id2label": ["cat", "dog"]}, TypeError, "id2label must be a dict"),
     ({"id2label": {"cat": 0}}, ValueError, "id2label must have class indices for keys"),
+    ({"id2label": {0: "a", 2: "b"}}, ValueError, "id2label must number the classes from 0 without a gap"),
     ({"problem_type": "ranking"}, ValueError, "problem_type must be None or one of"),
     ({"embed_dims": 96}, TypeError, "no knob 'embed_dims'. Did you mean 'embed_dim'"),
     ({"use_postln": True}, TypeError, "no knob 'use_postln'. Did you mean 'use_post_layernorm'"),
