@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 DATA = Path(__file__).parent / "data"
+TOOLS = Path(__file__).parents[1] / "tools"
 REFERENCE_KNOBS = {
     "use_postln": "use_post_layernorm",
     "use_postln_in_modulation": "use_post_layernorm_in_modulation",
@@ -24,3 +29,21 @@ def load_golden(name: str) -> dict[str, Any]:
 def knobs_from_reference(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Reference keyword arguments under our names, `out_indices` (which counts stages from 0 there) left out."""
     return {REFERENCE_KNOBS.get(k, k): v for k, v in kwargs.items() if k != "out_indices"}
+
+
+@pytest.fixture
+def run_tool(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run a tool's command line in this process; returns its exit status, output and error output."""
+
+    def run(name: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capsys.readouterr()
+        status: Any = 0
+        try:
+            runpy.run_path(str(TOOLS / name), run_name="__main__")
+        except SystemExit as exit_:
+            status = exit_.code or 0
+        output, errors = capsys.readouterr()
+        return (status, output, errors) if isinstance(status, int) else (1, output, f"{errors}{status}\n")
+
+    return run

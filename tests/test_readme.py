@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import skimage.data
@@ -16,31 +16,41 @@ from focalnet_backbone import list_variants
 from focalnet_backbone.variants import VARIANTS
 from tests.readme import ROOT, code_blocks, read_section, split_commands
 
-LAUNCHERS = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"], "bash": ["bash"]}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
-def run(command: list[str], folder) -> subprocess.CompletedProcess:
-    program, *arguments = command
-    arguments = [str(ROOT / word) if word.startswith("tools/") else word for word in arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*LAUNCHERS[program], *arguments], cwd=folder, capture_output=True, text=True, check=False, env=environment
-    )
+@pytest.fixture
+def run_command(run_tool):
+    """Run a command of the README; returns its output."""
+
+    def run(command: list[str]) -> str:
+        program, *arguments = command
+        if program == "python":
+            status, output, errors = run_tool(Path(arguments[0]).name, *arguments[1:])
+        else:
+            assert program == "torchrun"
+            arguments = [str(ROOT / word) if word.startswith("tools/") else word for word in arguments]
+            result = subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, check=False)
+            status, output, errors = result.returncode, result.stdout, result.stderr
+        assert status == 0, errors
+        return output
+
+    return run
 
 
-def test_the_pyramid_snippets_and_commands_run_in_order(tmp_path, monkeypatch, capsys):
+def test_the_pyramid_snippets_and_commands_run_in_order(tmp_path, monkeypatch, capsys, run_command):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     Image.fromarray(skimage.data.chelsea()).save("photos/cat.jpg")
     names: dict = {}
+    printed = ""
     for language, block in code_blocks("Feature pyramids"):
         if language == "python":
             exec(compile(block, "README.md", "exec"), names)
+            printed += capsys.readouterr().out
         else:
             for command in split_commands(block):
-                result = run(command, tmp_path)
-                assert result.returncode == 0, result.stderr
-    printed = capsys.readouterr().out
+                run_command(command)
     assert "stage4 (768, 10, 15) stride 32" in printed
     assert "(300, 451)" in printed
     assert "'stage2': (1, 192, 25, 38)" in printed
@@ -49,13 +59,11 @@ def test_the_pyramid_snippets_and_commands_run_in_order(tmp_path, monkeypatch, c
     assert (tmp_path / "features" / "cat.jpg.png").is_file()
 
 
-def test_the_analysis_command_runs(tmp_path):
+def test_the_analysis_command_runs(run_command):
     ((language, block),) = code_blocks("Variants")
     assert language == "bash"
     for command in split_commands(block):
-        result = run(command, tmp_path)
-        assert result.returncode == 0, result.stderr
-        assert "input 1x3x800x1280" in result.stdout
+        assert "input 1x3x800x1280" in run_command(command)
 
 
 def test_the_set_up_commands_exist():
@@ -76,10 +84,9 @@ def test_the_table_has_every_variant():
 
 
 @pytest.mark.parametrize("name", list_variants("*_tiny_*"))
-def test_the_tables_numbers_are_what_the_tool_prints(name, tmp_path):
+def test_the_tables_numbers_are_what_the_tool_prints(name, run_command):
     parameters, macs = published_sizes()[name]
-    result = run(["python", "tools/analyze_model.py", name], tmp_path)
-    total = result.stdout.strip().splitlines()[-1].split()
+    total = run_command(["python", "tools/analyze_model.py", name]).strip().splitlines()[-1].split()
     assert int(total[1].replace(",", "")) == parameters
     assert math.isclose(float(total[2].replace(",", "")) / 1e3, macs, abs_tol=0.006)
     assert VARIANTS[name].published_params == round(parameters / 1e6, 1)

@@ -10,31 +10,33 @@ from pathlib import Path
 import pytest
 
 from focalnet_backbone import FocalNetConfig
-
-TOOLS = Path(__file__).parents[1] / "tools"
+from tests.conftest import TOOLS
 
 
 def run(*command, **options) -> subprocess.CompletedProcess:
     return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
 
 
-def run_tool(name: str, *arguments, **options) -> subprocess.CompletedProcess:
-    return run(sys.executable, TOOLS / name, *arguments, **options)
-
-
 @pytest.mark.parametrize("tool", sorted(path.name for path in TOOLS.glob("*.py")))
-def test_every_tool_explains_itself(tool, tmp_path):
-    result = run_tool(tool, "--help", cwd=tmp_path)
+def test_every_tool_explains_itself(tool, tmp_path, monkeypatch, run_tool):
+    monkeypatch.chdir(tmp_path)
+    status, output, _ = run_tool(tool, "--help")
+    assert status == 0
+    assert "usage:" in output
+    assert len(output.splitlines()) > 5
+
+
+def test_a_tool_runs_from_any_folder(tmp_path):
+    result = run(sys.executable, TOOLS / "analyze_model.py", "--help", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "usage:" in result.stdout
-    assert len(result.stdout.splitlines()) > 5
 
 
-def test_analyze_model_prints_a_table_a_stage(tmp_path):
+def test_analyze_model_prints_a_table_a_stage(tmp_path, run_tool):
     FocalNetConfig(embed_dim=8, depths=[1, 1]).save_pretrained(tmp_path)
-    result = run_tool("analyze_model.py", tmp_path / "config.json", "--size", 32, 64, "--set", "focal_windows=[9,9]")
-    assert result.returncode == 0, result.stderr
-    assert [line.split()[0] for line in result.stdout.splitlines()[1:] if line] == [
+    arguments = (tmp_path / "config.json", "--size", 32, 64, "--set", "focal_windows=[9,9]")
+    status, output, errors = run_tool("analyze_model.py", *arguments)
+    assert status == 0, errors
+    assert [line.split()[0] for line in output.splitlines()[1:] if line] == [
         "part",
         "stem",
         "stage1",
@@ -43,7 +45,7 @@ def test_analyze_model_prints_a_table_a_stage(tmp_path):
         "head",
         "total",
     ]
-    assert "input 1x3x32x64" in result.stdout
+    assert "input 1x3x32x64" in output
 
 
 @pytest.mark.parametrize(
@@ -54,20 +56,20 @@ def test_analyze_model_prints_a_table_a_stage(tmp_path):
         (["focalnet_tiny_srf", "--size", "0"], "--size must be one or two numbers of at least 1"),
     ],
 )
-def test_analyze_model_answers_a_wrong_argument_in_one_line(arguments, message):
-    result = run_tool("analyze_model.py", *arguments)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+def test_analyze_model_answers_a_wrong_argument_in_one_line(arguments, message, run_tool):
+    status, _, errors = run_tool("analyze_model.py", *arguments)
+    assert status == 2
+    assert message in errors
+    assert len(errors.strip().splitlines()) == 1
 
 
-def test_the_demo_draws_the_pyramids_it_names(tmp_path):
-    result = run_tool("demo_pyramids.py", "--out", tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "random weights" in result.stdout
+def test_the_demo_draws_the_pyramids_it_names(tmp_path, run_tool):
+    status, output, errors = run_tool("demo_pyramids.py", "--out", tmp_path)
+    assert status == 0, errors
+    assert "random weights" in output
     for name in ("pyramid_chelsea.png", "pyramid_astronaut.png"):
         assert (tmp_path / name).stat().st_size > 20_000
-        assert str(tmp_path / name) in result.stdout
+        assert str(tmp_path / name) in output
 
 
 def test_set_up_is_complete_and_quick_to_say_so(tmp_path):

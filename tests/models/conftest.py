@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ from focalnet_backbone import FocalNetConfig, models
 from focalnet_backbone.checkpoints import export_state_dict
 from focalnet_backbone.models.labels import imagenet_labels
 
-TOOLS = Path(__file__).parents[2] / "tools"
 FAMILIES = {
     "srf": {"focal_levels": [2, 2, 2, 2]},
     "lrf": {"focal_levels": [3, 3, 3, 3]},
@@ -89,17 +86,3 @@ def published(offline):
     theirs.save_pretrained(folder)
     processor.save_pretrained(folder)
     return theirs, processor
-
-
-@pytest.fixture
-def run_tool(monkeypatch, capsys):
-    """Run a tool as a command; returns its exit status, output and error output."""
-
-    def run(name: str, *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            runpy.run_path(str(TOOLS / name), run_name="__main__")
-        return exit_.value.code, *capsys.readouterr()
-
-    return run
