@@ -1,0 +1,159 @@
+"""Reading weight files without running anything that is in them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from focalnet_backbone.checkpoints.errors import CheckpointError
+
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl", ".ckpt")
+"""Endings of files that may hold weights."""
+# Names under which transformers and timm save weights, best first.
+_USUAL_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+class _Inert:
+    """Stands in for an object that is no weight: takes what a pickle gives it, and does nothing with it."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _stand_in(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    return type(name, (_Inert,), {"__module__": module})
+
+
+# A training run of mmengine keeps its log history, made of these, beside the weights. The real classes are not run.
+_LOG_HISTORY = [
+    _stand_in(path)
+    for path in (
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "numpy.core.multiarray._reconstruct",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray._reconstruct",
+        "numpy._core.multiarray.scalar",
+        "numpy.ndarray",
+        "numpy.dtype",
+    )
+]
+
+
+def read_file(path: Path) -> Any:
+    """What a `.safetensors`, `.pth`, `.pt` or `.bin` file holds, on the CPU. The content decides, not the name.
+
+    Raises:
+        CheckpointError: the file is empty, cut off, no weight file, or a pickle that needs more than tensors.
+        FileNotFoundError: it is not there.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise CheckpointError(f"{path} is empty (0 bytes)")
+    _refuse_text(path, head)
+    if head[8:9] == b"{":
+        return _read_safetensors(path)
+    return _read_torch(path, zipped=head.startswith(b"PK"))
+
+
+def read_folder(folder: Path) -> dict[str, Any]:
+    """The weights in a folder that transformers or timm saved, in one file or in shards.
+
+    Raises:
+        CheckpointError: there are none, a shard is missing, or a file is damaged.
+    """
+    path = folder / pick_weight_file([path.name for path in folder.iterdir()], str(folder))
+    return _read_shards(path) if path.name.endswith(".index.json") else read_file(path)
+
+
+def pick_weight_file(names: Iterable[str], where: str) -> str:
+    """The file among `names` that holds the weights: under a usual name, or else the only one that could.
+
+    Raises `CheckpointError`, which names the folder or repository `where`, if there is none or several.
+    """
+    names = list(names)
+    for usual in _USUAL_NAMES:
+        if usual in names:
+            return usual
+    candidates = sorted(name for name in names if Path(name).suffix in WEIGHT_SUFFIXES)
+    if len(candidates) == 1:
+        return candidates[0]
+    found = f"several weight files, name one of them: {', '.join(candidates)}" if candidates else "no weight file"
+    raise CheckpointError(f"{where} has {found}")
+
+
+def shard_names(index: Path) -> list[str]:
+    """Names of the files that a `*.index.json` divides a state dict into."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is not an index of weight files: {error!r}") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise CheckpointError(f"{index} names {name!r}, which is not a file beside it")
+    return sorted(names)
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    state_dict = {}
+    for name in shard_names(index):
+        if not (index.parent / name).is_file():
+            raise CheckpointError(f"{index.parent} lacks {name}, which {index.name} lists")
+        state_dict.update(read_file(index.parent / name))
+    return state_dict
+
+
+def _refuse_text(path: Path, head: bytes) -> None:
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise CheckpointError(f"{path} is a web page (HTML), not weights: its download went wrong; download it again")
+    if text.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a Git LFS pointer, not weights: fetch the file itself with `git lfs pull`")
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is a cut-off or damaged safetensors file: {error}") from error
+
+
+def _read_torch(path: Path, zipped: bool) -> Any:
+    try:
+        with torch.serialization.safe_globals(_LOG_HISTORY):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_explain_refusal(path, error)) from error
+    except Exception as error:  # torch has no error of its own for damaged files: whatever it meets comes out.
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        kind = "a cut-off or damaged PyTorch file" if zipped else "not a weight file, or a damaged one"
+        raise CheckpointError(f"{path} is {kind}: {reason}") from error
+
+
+def _explain_refusal(path: Path, error: pickle.UnpicklingError) -> str:
+    """Why a pickle was refused, and the way out."""
+    reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
+    return (
+        f"{path} is a pickle that needs more than tensors, and could run code when it is loaded; it was refused"
+        f"{f' ({reason})' if reason else ''}. If you trust its origin, convert it on a machine where nothing is at "
+        "risk: load it there with the software that wrote it and save only the state dict (torch.save of a dict of "
+        "tensors, or safetensors)"
+    )

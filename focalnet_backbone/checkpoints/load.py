@@ -1,0 +1,159 @@
+"""Loading a checkpoint into a model: all of it or, on any error, nothing."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from focalnet_backbone.backbone import FocalNetTrunk
+from focalnet_backbone.checkpoints.adapt import count_levels, fit_tensor, split_kernel_name, suspect_knob
+from focalnet_backbone.checkpoints.errors import CheckpointError
+from focalnet_backbone.checkpoints.formats import Weights, recognise
+from focalnet_backbone.checkpoints.report import LoadReport, summarise
+from focalnet_backbone.checkpoints.sources import open_source
+from focalnet_backbone.config import FocalNetConfig
+
+logger = logging.getLogger(__name__)
+
+# Knobs that change what the weights mean, and that no shape shows.
+_HIDDEN_KNOBS = ("use_post_layernorm", "normalize_modulator", "hidden_act")
+
+
+def load_checkpoint(
+    model: nn.Module, source: str | Path | Mapping[str, Any], *, strict: bool = True, drop_levels: bool = False
+) -> LoadReport:
+    """Load published or trained weights of any format into a FocalNet, and log the report's line.
+
+    Smaller depth-wise kernels are centred in the model's larger ones, larger ones are cut to their centre; focal
+    levels that the checkpoint lacks get zero gates and keep their own kernels. Normal, and only said in the report,
+    are output norms that the checkpoint lacks, the kernels of added levels, and a classification head or final norm
+    that the model has no place for.
+
+    Args:
+        model: `FocalNet`, one of the models with heads, or a subclass of these.
+        source: a weight file (`.safetensors`, `.pth`, `.pt`, `.bin`), a folder that transformers saved, a variant
+            name, a hub id (`microsoft/focalnet-tiny`, `repository:file`), an `https://` address, or a state dict.
+        strict: False lets any tensor be missing or left over, and leaves alone a classification head whose number
+            of classes differs.
+        drop_levels: leave out focal levels that the model lacks.
+
+    Raises:
+        CheckpointError: the source cannot be had or read, holds no FocalNet or NaN, or does not fit; the model is
+            left as it was.
+        FileNotFoundError: the source is a path where nothing is.
+        TypeError: the model is no FocalNet, or the source of no such type.
+    """
+    if not isinstance(model, FocalNetTrunk):
+        raise TypeError(f"model must be a FocalNet or a model derived from it, got {type(model).__name__}")
+    opened = open_source(source)
+    target = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+    try:
+        weights = recognise(opened.checkpoint)
+        _check_values(weights.tensors)
+        fitted, leftover = _fit(weights.tensors, target, strict, drop_levels)
+        differs = _compare_knobs(weights, opened.config, model.config, strict)
+        ignored, unexpected = _sort_leftover(leftover, weights.tensors, target, drop_levels)
+        missing, normal = _sort_missing(weights.tensors, target, fitted)
+        if strict and (missing or unexpected):
+            raise CheckpointError(_explain_misfit(missing, unexpected))
+    except CheckpointError as error:
+        raise CheckpointError(f"{opened.name}: {error}") from error
+    model.load_state_dict(fitted, strict=False)
+    report = LoadReport(
+        source=opened.name,
+        format=weights.format,
+        loaded=tuple(name for name in fitted if fitted[name] is weights.tensors[name]),
+        resized=tuple(name for name in fitted if fitted[name] is not weights.tensors[name]),
+        ignored=(*ignored, *weights.rest),
+        missing=(*missing, *normal),
+        unexpected=unexpected,
+        differs=differs,
+    )
+    logger.log(logging.WARNING if missing or unexpected or differs else logging.INFO, "%s", report)
+    return report
+
+
+def _check_values(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{name} has type {tensor.dtype}, not a floating-point type")
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{name} contains NaN or infinite values: the weights are damaged")
+
+
+def _compare_knobs(
+    weights: Weights, stated: FocalNetConfig | None, config: FocalNetConfig, strict: bool
+) -> tuple[str, ...]:
+    """Knobs in which the model differs from what the source states, out of those that no shape shows."""
+    theirs = {} if stated is None else {knob: getattr(stated, knob) for knob in _HIDDEN_KNOBS}
+    theirs.update(weights.knobs)
+    ours = {knob: getattr(config, knob) for knob in theirs}
+    differs = tuple(
+        f"{knob}: {theirs[knob]} in the source, {ours[knob]} in the model"
+        for knob in theirs
+        if theirs[knob] != ours[knob]
+    )
+    if strict and theirs.get("use_post_layernorm") not in (None, ours.get("use_post_layernorm")):
+        raise CheckpointError(f"the blocks normalise at another place: {differs[0]}")
+    return differs
+
+
+def _fit(
+    tensors: Mapping[str, Tensor], target: Mapping[str, Tensor], strict: bool, drop_levels: bool
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors in the shapes of the model's, and the names of those left over."""
+    shapes = {name: tensor.shape for name, tensor in target.items()}
+    fitted = {}
+    for name in target:
+        if name not in tensors:
+            continue
+        other_classes = name.startswith("head.") and tensors[name].shape != shapes[name]
+        if strict or not other_classes:
+            fitted[name] = fit_tensor(name, tensors, shapes, drop_levels)
+    return fitted, [name for name in tensors if name not in fitted]
+
+
+def _sort_leftover(
+    leftover: list[str], tensors: Mapping[str, Tensor], target: Mapping[str, Tensor], drop_levels: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Divide the checkpoint's tensors that the model has no place for into normal ones and unexpected ones."""
+
+    def is_normal(name: str) -> bool:
+        if name.startswith(("head.", "norm.")):
+            return True
+        kernel = split_kernel_name(name)
+        return drop_levels and kernel is not None and kernel[1] >= count_levels(target, kernel[0]) > 0
+
+    ignored = tuple(filter(is_normal, leftover))
+    return ignored, tuple(name for name in leftover if name not in ignored)
+
+
+def _sort_missing(
+    tensors: Mapping[str, Tensor], target: Mapping[str, Tensor], fitted: Mapping[str, Tensor]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Divide the model's tensors that the checkpoint lacks into missing ones and normal ones."""
+
+    def is_normal(name: str) -> bool:
+        if re.match(r"norm\d+\.", name):
+            return True
+        kernel = split_kernel_name(name)
+        return kernel is not None and kernel[1] >= count_levels(tensors, kernel[0]) > 0
+
+    absent = [name for name in target if name not in fitted]
+    normal = tuple(filter(is_normal, absent))
+    return tuple(name for name in absent if name not in normal), normal
+
+
+def _explain_misfit(missing: tuple[str, ...], unexpected: tuple[str, ...]) -> str:
+    knob = suspect_knob((missing or unexpected)[0])
+    parts = [f"lacks {len(missing)} of the model's tensors ({summarise(missing)})"] if missing else []
+    if unexpected:
+        parts.append(f"has {len(unexpected)} tensors that the model has no place for ({summarise(unexpected)})")
+    hint = f"; {knob} probably differs" if knob else ""
+    return f"{' and '.join(parts)}{hint}. strict=False loads the others"

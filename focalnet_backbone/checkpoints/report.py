@@ -1,0 +1,51 @@
+"""What loading a checkpoint did, tensor by tensor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_checkpoint` did. `str()` is one line.
+
+    Attributes:
+        source: what was loaded.
+        format: "native", "transformers" or "timm".
+        loaded: the model's tensors that were loaded as they are, by native name.
+        resized: those that were enlarged, cut or given gates to fit the model.
+        ignored: the checkpoint's tensors that the model has no place for, as is normal for it.
+        missing: the model's tensors that the checkpoint lacks; they keep the values that they had.
+        unexpected: the checkpoint's tensors that the model has no place for, and that is not normal.
+        differs: knobs in which the model differs from what the source says of its weights, each as
+            `"knob: theirs in the source, ours in the model"`.
+    """
+
+    source: str
+    format: str
+    loaded: tuple[str, ...]
+    resized: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"{self.source} ({self.format} format): loaded {len(self.loaded)} tensors"]
+        for field in ("resized", "ignored", "missing", "unexpected"):
+            names = getattr(self, field)
+            parts.append(f"{field} {len(names)}" + (f" ({summarise(names)})" if names else ""))
+        parts += [f"differs in {difference}" for difference in self.differs]
+        return ", ".join(parts)
+
+
+def summarise(names: Iterable[str], limit: int = 4) -> str:
+    """The modules that the names belong to, each once, with `*` for the indices of stages and blocks."""
+    modules = {}
+    for name in names:
+        module = re.sub(r"\.(weight|bias)$", "", name)
+        modules[re.sub(r"^layers\.\d+\.blocks\.\d+", "layers.*.blocks.*", module)] = None
+    listed = list(modules)
+    return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")

@@ -1,0 +1,112 @@
+"""Where weights come from: files, transformers folders, the Hugging Face hub, web addresses, variant names."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from focalnet_backbone.checkpoints.download import download, hub_file, placed_folder
+from focalnet_backbone.checkpoints.errors import CheckpointError
+from focalnet_backbone.checkpoints.files import WEIGHT_SUFFIXES, read_file, read_folder
+from focalnet_backbone.config import FocalNetConfig, closest
+from focalnet_backbone.variants import VARIANTS, Variant
+
+logger = logging.getLogger(__name__)
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source.
+
+    Attributes:
+        name: what to call it in messages.
+        checkpoint: what it held, as read.
+        config: architecture that the source states, if it does.
+    """
+
+    name: str
+    checkpoint: Any
+    config: FocalNetConfig | None = None
+
+
+def open_source(source: str | Path | Mapping[str, Any]) -> Source:
+    """Open whatever `load_checkpoint` takes.
+
+    Raises:
+        CheckpointError: it cannot be had or read.
+        FileNotFoundError: it looks like a path, and nothing is there.
+        TypeError: it is neither a string, a path nor a mapping.
+    """
+    if isinstance(source, Mapping):
+        return Source("state dict", source)
+    if not isinstance(source, str | Path):
+        raise TypeError(f"source must be a path, name, address or state dict, got {type(source).__name__}")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _open_folder(path)
+    if path.exists():
+        return Source(str(path), read_file(path))
+    name = str(source)
+    if isinstance(source, Path):
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    if re.match(r"https?://", name):
+        return Source(name, read_file(download(name)))
+    if name in VARIANTS:
+        return _open_variant(VARIANTS[name])
+    if _HUB_ID.fullmatch(name) and (":" in name or path.suffix not in WEIGHT_SUFFIXES):
+        return _open_hub(name)
+    raise FileNotFoundError(
+        f"no checkpoint at {name}, nor is it a variant name, a hub id or an https:// address.{closest(name, VARIANTS)}"
+    )
+
+
+def _open_folder(folder: Path) -> Source:
+    return Source(str(folder), read_folder(folder), _transformers_config(folder))
+
+
+def _open_hub(name: str) -> Source:
+    """Open `repository` or `repository:file` from the Hugging Face hub."""
+    repository, _, file = name.partition(":")
+    folder = placed_folder(repository)
+    if folder.is_dir():
+        return Source(name, read_file(folder / file) if file else read_folder(folder), _transformers_config(folder))
+    path = hub_file(repository, file)
+    checkpoint = read_folder(path.parent) if path.name.endswith(".index.json") else read_file(path)
+    return Source(name, checkpoint, _transformers_config(path.parent))
+
+
+def _open_variant(variant: Variant) -> Source:
+    """Open a variant's best source that can be had."""
+    if not variant.weights:
+        raise CheckpointError(f"there are no published weights of {variant.name}")
+    failures = []
+    for address in variant.weights.values():
+        try:
+            source = Source(address, read_file(download(address))) if "://" in address else _open_hub(address)
+        except CheckpointError as error:
+            failures.append(str(error))
+            logger.warning("%s: %s", variant.name, error)
+        else:
+            return Source(f"{variant.name} from {address}", source.checkpoint, variant.config())
+    raise CheckpointError(f"no source of {variant.name} can be had:\n" + "\n".join(f"- {text}" for text in failures))
+
+
+def _transformers_config(folder: Path) -> FocalNetConfig | None:
+    """The `config.json` in a folder if it is transformers' (timm too writes a file of that name)."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and "architecture" in values:
+            return None
+        return FocalNetConfig.from_pretrained(path)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is not the config of a FocalNet: {error}") from error
