@@ -1,0 +1,128 @@
+"""Images of any kind to RGB, as a viewer shows them, and to what the network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+
+ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """Image files below a folder, by their suffix, sorted. Raises `FileNotFoundError` if there is no such folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}")
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def load_image(path: str | Path) -> Tensor:
+    """Read an image file as RGB, uint8 `(3, H, W)`.
+
+    The EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no image, or a broken one.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no image file {path}")
+    try:
+        with Image.open(path) as image:
+            return _pil_to_rgb(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read {path} as an image: {error}") from error
+
+
+def to_rgb(image: ImageLike) -> Tensor:
+    """Turn whatever a user may hold into an RGB tensor, uint8 `(3, H, W)`; a float tensor stays float in 0 to 1.
+
+    Args:
+        image: a path; a PIL image; a numpy array, uint8 `(H, W, 3)`; or a tensor `(3, H, W)`, uint8 or floats in
+            0 to 1.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError: it is none of these; the message says what it is.
+    """
+    if isinstance(image, (str, Path)):
+        return load_image(image)
+    if isinstance(image, Image.Image):
+        return _pil_to_rgb(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8:
+            raise TypeError(f"expected a numpy image of uint8, got {image.dtype}")
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"expected a numpy image (H, W, 3), got shape {image.shape}")
+        return _check_not_empty(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] != 3:
+            raise ValueError(f"expected an image tensor (3, H, W), got shape {tuple(image.shape)}")
+        if image.dtype != torch.uint8 and not image.is_floating_point():
+            raise TypeError(f"expected an image tensor of uint8 or floats in 0 to 1, got {image.dtype}")
+        _check_not_empty(image)
+        if image.is_floating_point() and not (image.min() >= 0 and image.max() <= 1):
+            raise ValueError(
+                f"expected a float image in 0 to 1, got values from {image.min():.4g} to {image.max():.4g}"
+            )
+        return image
+    raise TypeError(f"expected a path, PIL image, numpy array or tensor, got {type(image).__name__}")
+
+
+def limit_size(image: Tensor, max_size: int | None) -> Tensor:
+    """Shrink `(3, H, W)` so that its longer side is at most `max_size` pixels, keeping its proportions."""
+    height, width = image.shape[-2:]
+    if max_size is None or max(height, width) <= max_size:
+        return image
+    scale = max_size / max(height, width)
+    size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    return TF.resize(image, size, antialias=True)
+
+
+def normalize(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """RGB images `(..., 3, H, W)`, uint8 or floats in 0 to 1, to the ImageNet-normalised input of the network."""
+    images = images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
+    return TF.normalize(images, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """An RGB image `(3, H, W)`, uint8 or floats in 0 to 1, as uint8."""
+    return image if image.dtype == torch.uint8 else (image * 255).round().to(torch.uint8)
+
+
+def group_by_size(images: Iterable[Tensor]) -> list[list[int]]:
+    """Indices of the images `(3, H, W)`, one list for each size and type."""
+    groups: dict[tuple, list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault((image.shape, image.dtype), []).append(index)
+    return list(groups.values())
+
+
+def _pil_to_rgb(image: Image.Image) -> Tensor:
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("it holds floating-point values, whose range is unknown; convert it to 8 or 16 bits")
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).clip(0, 65535).astype(np.float64) / 257
+        image = Image.fromarray(grey.round().astype(np.uint8))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return _check_not_empty(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
+
+
+def _check_not_empty(image: Tensor) -> Tensor:
+    if image.numel() == 0:
+        raise ValueError(f"expected an image of at least 1x1 pixels, got {image.shape[-2]}x{image.shape[-1]}")
+    return image

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Set up, lint, and run the whole test suite. Arguments go to pytest: `bash tools/check.sh -k modulation`.
+set -euo pipefail
+
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+bash "$repo/tools/setup.sh"
+cd "$repo"
+
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+# One thread a process: the processes already fill the cores.
+OMP_NUM_THREADS=1 "$python" -m pytest -n auto --dist loadfile "$@"

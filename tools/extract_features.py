@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Write the feature pyramid of every image as a safetensors file, mirroring the folders that they lie in.
+
+    python tools/extract_features.py photos/ --variant focalnet_tiny_lrf --weights pretrained --out features/
+    torchrun --nproc-per-node 2 tools/extract_features.py photos/ --out features/
+
+The exit status is 0 if every image was read, 1 if some were not (each is named), 2 for wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from focalnet_backbone.extraction import extract_to_files, plan_outputs
+from focalnet_backbone.features import FeatureExtractor
+from focalnet_backbone.variants import list_variants
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders or globs")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the .safetensors files")
+    parser.add_argument("--variant", default="focalnet_tiny_srf", help=f"one of {', '.join(list_variants())}")
+    parser.add_argument("--weights", help="'pretrained', a file, a folder or a hub id; random weights without it")
+    parser.add_argument("--out-features", nargs="+", metavar="NAME", help="maps: stem, stage1, ... (all stages)")
+    parser.add_argument("--max-size", type=int, metavar="PIXELS", help="shrink images whose longer side is above this")
+    parser.add_argument("--batch-size", type=int, default=8, help="images taken at once (%(default)s)")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that read images ahead (%(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; the GPU if there is one")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="type to compute in (%(default)s)")
+    parser.add_argument("--plot", action="store_true", help="write a PNG of each pyramid beside it")
+    parser.add_argument("--resume", action="store_true", help="skip images done before with the same settings")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random weights (%(default)s)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        outputs = plan_outputs(args.inputs, args.out)
+        device = args.device
+        if device is None and torch.cuda.is_available():
+            device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.manual_seed(args.seed)
+        extractor = FeatureExtractor(
+            args.variant,
+            weights=args.weights,
+            out_features=args.out_features,
+            device=device,
+            dtype=DTYPES[args.dtype],
+            max_size=args.max_size,
+        )
+    except (FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if first:
+            print(f"extract_features: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        return 2
+    if first:
+        weights = f"weights {args.weights}" if args.weights else f"RANDOM weights (seed {args.seed})"
+        print(f"{args.variant}, {weights}, {len(outputs)} images, on {extractor.device} in {args.dtype}")
+    names = ("variant", "weights", "out_features", "max_size", "dtype", "seed")
+    settings = {name: getattr(args, name) for name in names}
+    if distributed:
+        dist.init_process_group("gloo")
+    start = time.monotonic()
+    try:
+        summary = extract_to_files(
+            extractor,
+            outputs,
+            settings=settings,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+            resume=args.resume,
+            plot=args.plot,
+            report=lambda line: tqdm.write(line, file=sys.stderr),
+        )
+    except KeyboardInterrupt:
+        print("interrupted; every file written is whole, go on with --resume", file=sys.stderr)
+        return 130
+    except (OSError, ValueError) as error:
+        print(f"extract_features: {error}", file=sys.stderr)
+        return 2
+    if first:
+        seconds = time.monotonic() - start
+        print(f"{summary}, in {seconds:.1f} s, {summary.written / max(seconds, 1e-9):.1f} images/s, to {args.out}")
+        for _, reason in summary.failed:
+            print(f"  failed: {reason}")
+    if distributed:
+        dist.barrier()
+        dist.destroy_process_group()
+    return 1 if summary.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

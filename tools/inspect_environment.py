@@ -1,0 +1,96 @@
+"""Tell `setup.sh` what the environment that runs this lacks, and which versions to hold while filling it.
+
+`missing` prints the pinned packages that are absent (or, in the repository's own environment, of another
+version), on one line. `constraints` prints what pip may install: the pins, with every installed package of a
+user's environment held at its version. `repair` forgets packages whose installation was cut off, so that pip
+installs them anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sysconfig
+from importlib import metadata
+from pathlib import Path
+
+# A package of the user's that takes the place of a pinned one.
+SUBSTITUTES = {
+    "sal-detectron2": ["detectron2"],
+    "mmcv-lite": ["mmcv", "mmcv-full"],
+    "opencv-python": ["opencv-python-headless"],
+}
+
+
+def read_pins(path: Path) -> dict[str, str]:
+    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    return dict(line.split("==") for line in lines if line)
+
+
+def is_whole(dist: metadata.Distribution) -> bool:
+    """Whether its installation finished: pip writes RECORD last."""
+    return bool(dist.metadata["Name"] and (dist.read_text("RECORD") or dist.read_text("installed-files.txt")))
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the installed packages by normalised name."""
+    whole = [dist for dist in metadata.distributions() if is_whole(dist)]
+    return {dist.metadata["Name"].lower().replace("_", "-"): dist.version for dist in whole}
+
+
+def forget_interrupted() -> None:
+    for dist in metadata.distributions(path=[sysconfig.get_path("purelib")]):
+        if not is_whole(dist):
+            shutil.rmtree(dist._path)
+
+
+def is_editable_here(repo: Path) -> bool:
+    try:
+        origin = json.loads(metadata.distribution("focalnet-backbone").read_text("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:
+        return False
+    return origin.get("url") == repo.as_uri()
+
+
+def same_version(found: str, pinned: str) -> bool:
+    """Whether they agree, up to a build tag such as +cpu."""
+    return found.split("+")[0] == pinned
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("question", choices=["missing", "constraints", "repair"])
+    parser.add_argument(
+        "--own", choices=["yes", "no"], required=True, help="whether the environment is the repository's own"
+    )
+    parser.add_argument("--repo", type=Path, required=True)
+    args = parser.parse_args()
+    pins = read_pins(args.repo / "tools" / "constraints.txt")
+    installed = installed_versions()
+
+    if args.question == "repair":
+        if args.own == "yes":
+            forget_interrupted()
+        return
+
+    if args.question == "constraints":
+        held = {} if args.own == "yes" else {k: v for k, v in installed.items() if k != "focalnet-backbone"}
+        for name, version in {**pins, **held}.items():
+            print(f"{name}=={version}")
+        return
+
+    missing = []
+    for name, pinned in pins.items():
+        name = name.replace("_", "-")
+        if any(substitute in installed for substitute in SUBSTITUTES.get(name, [])):
+            continue
+        if name not in installed or (args.own == "yes" and not same_version(installed[name], pinned)):
+            missing.append(name)
+    if not is_editable_here(args.repo):
+        missing.append("focalnet-backbone")
+    print(" ".join(missing))
+
+
+if __name__ == "__main__":
+    main()

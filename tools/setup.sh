@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Make an environment in which everything here runs: focalnet-backbone, detectron2, OpenMMLab, the test tools.
+#
+#   bash tools/setup.sh                       into .venv of this repository, or into the activated environment
+#   FOCALNET_VENV=path bash tools/setup.sh    into that environment (made if it is not there)
+#   PYTHON=python3.12 bash tools/setup.sh     with that interpreter, when an environment is to be made
+#
+# Running it again takes seconds if all is there, and repairs an interrupted run. In an environment of yours,
+# nothing that is installed is changed: your torch, detectron2 and mmcv stay.
+set -euo pipefail
+
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+# Python 3.10 or newer: $PYTHON if given, else the first that fits.
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.13 python3.10 python}; do
+        if "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    fail "needs Python 3.10 or newer with the venv module; found ${PYTHON:-$(python3 --version 2>&1 || true)}." \
+        "Name one with PYTHON=path."
+}
+
+# Run pip, showing what it fetches and builds; explain a failure in one line.
+run_pip() {
+    local log=$venv/setup.log
+    if ! "$python" -m pip --disable-pip-version-check install "$@" 2>&1 | tee -a "$log" |
+        sed -nuE 's/^ *((Downloading|Using cached) [^ ]+\.(whl|tar\.gz)|Building wheel|Installing collected).*/    \1/p' |
+        sed -u 's#https\?://[^ ]*/##'; then
+        if grep -q 'No space left on device' "$log"; then
+            fail "the disk is full ($(df -h "$venv" | awk 'NR == 2 {print $4}') left at $venv); about 9 GB are needed."
+        elif grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|Temporary failure in name|Network is unreachable|ProxyError|Connection (refused|reset)' "$log"; then
+            fail "no network, or no package index answers; run it again when there is one. Details: $log"
+        fi
+        fail "pip failed: $(grep -E '^ *ERROR' "$log" | tail -n 1). Details: $log"
+    fi
+}
+
+export PIP_NO_INPUT=1 PYTHONWARNINGS=ignore
+
+if [ ! -e "$python" ] || ! "$python" -m pip --version >/dev/null 2>&1; then
+    if [ "$own" = no ] && [ -e "$venv" ]; then
+        fail "$venv is there but holds no Python environment with pip."
+    fi
+    interpreter=$(find_python)
+    echo "[1/4] Making $venv with $("$interpreter" --version)"
+    "$interpreter" -m venv --clear "$venv" || fail "could not make an environment at $venv."
+fi
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    fail "needs Python 3.10 or newer; $venv has $("$python" --version)."
+inspect() { "$python" "$repo/tools/inspect_environment.py" "$1" --own "$own" --repo "$repo"; }
+
+missing=$(inspect missing)
+if [ -z "$missing" ]; then
+    echo "Set-up is complete: $venv"
+    exit 0
+fi
+if [ "$own" = no ]; then
+    echo "Filling in what $venv lacks; what it has stays as it is."
+fi
+: >"$venv/setup.log"
+wanted=$(mktemp)
+trap 'rm -f "$wanted"' EXIT
+inspect constraints >"$wanted"
+inspect repair
+
+echo "[2/4] PyTorch (a download of up to 3 GB the first time)"
+run_pip -c "$wanted" torch torchvision
+
+echo "[3/4] This package, OpenMMLab, and what the tests compare with"
+extras=detectron2,openmmlab,viz,dev
+case " $missing " in *" mmcv-lite "*) extras+=,mmcv-lite ;; esac
+run_pip -c "$wanted" -e "$repo[$extras]"
+
+case " $missing " in
+*" sal-detectron2 "*)
+    echo "[4/4] detectron2 (its Python part; torchvision has the operators)"
+    run_pip -c "$wanted" --no-deps --upgrade --only-binary=:all: --python-version 3.10 --platform linux_x86_64 \
+        --implementation cp --target "$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+        sal-detectron2
+    ;;
+*) echo "[4/4] detectron2 is there" ;;
+esac
+
+missing=$(inspect missing)
+[ -z "$missing" ] || fail "still missing after the installation: $missing. Details: $venv/setup.log"
+echo "Set-up is complete: $venv"
