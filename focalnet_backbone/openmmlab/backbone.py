@@ -123,6 +123,8 @@ def _translate_release(arguments: dict[str, Any], knobs: dict[str, Any]) -> dict
     """`arguments` updated by `knobs`, with the keyword arguments of the reference release under their names here."""
     translated, notes = dict(arguments), []
     for name, value in knobs.items():
+        if RENAMED.get(name) in knobs:
+            raise TypeError(f"{name} is the old name of {RENAMED[name]}; give one of them")
         if name in RENAMED:
             notes.append(f"{name} is now {RENAMED[name]}")
             translated[RENAMED[name]] = value
