@@ -1,7 +1,7 @@
 """A small UPerNet with a small FocalNet on the sample dataset, from random weights, on two CPU cores.
 
-    python tools/make_sample_dataset.py outputs/sample_dataset
-    python tools/train.py configs/mmseg/upernet_focalnet_sample.py --work-dir outputs/upernet_sample
+python tools/make_sample_dataset.py outputs/sample_dataset
+python tools/train.py configs/mmseg/upernet_focalnet_sample.py --work-dir outputs/upernet_sample
 """
 
 _base_ = ["mmseg::_base_/models/upernet_swin.py", "mmseg::_base_/default_runtime.py"]
@@ -74,6 +74,18 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
+tta_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="Resize", scale_factor=scale, keep_ratio=True) for scale in (0.75, 1.0, 1.25)],
+            [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
+            [dict(type="LoadAnnotations")],
+            [dict(type="PackSegInputs")],
+        ],
+    ),
+]
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
 

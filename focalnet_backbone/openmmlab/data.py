@@ -52,7 +52,8 @@ def _parts(dataset: Mapping) -> list[str]:
 
 def _check_listed(dataset: Mapping) -> None:
     """Check a dataset that lists its folders: at least one image, and a label for each."""
-    samples = DATASETS.build({**dataset, "pipeline": [], "_scope_": DefaultScope.get_current_instance().scope_name})
+    scope = DefaultScope.get_current_instance().scope_name
+    samples = DATASETS.build({**dataset, "pipeline": [], "serialize_data": False, "_scope_": scope})
     folder = Path(dataset.get("data_root") or ".") / dataset["data_prefix"].get("img_path", "")
     if len(samples) == 0:
         raise FileNotFoundError(f"no image in {folder} that {dataset['type']} reads (*{samples.img_suffix})")

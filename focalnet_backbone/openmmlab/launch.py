@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
@@ -48,7 +49,7 @@ def test(argv: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", help="weights of the whole model: a file or an address")
     parser.add_argument("--tta", action="store_true", help="augment each image and merge the predictions")
     parser.add_argument("--out", metavar="PATH", help="save predictions: a folder (mmseg) or a .pkl file (mmdet)")
-    parser.add_argument("--show-dir", metavar="DIR", help="save painted images there, below the working folder")
+    parser.add_argument("--show-dir", metavar="DIR", help="save painted images there")
     parser.add_argument("--show", action="store_true", help="show painted images in a window")
     parser.add_argument("--wait-time", type=float, default=2.0, metavar="SECONDS", help="how long to show each")
     args = parser.parse_args(argv)
@@ -114,10 +115,11 @@ def _run(tool: str, args: argparse.Namespace, build: Callable[[], Runner], work:
 
 
 def _fail(tool: str, error: Exception) -> int:
-    """Print the error as one line, in one of the processes. Returns the exit status."""
-    if os.environ.get("RANK", "0") == "0":
-        text = error.args[0] if isinstance(error, KeyError) else error
-        print(f"{tool}: {' '.join(str(text).split())}", file=sys.stderr)
+    """Print the error as one line. Returns the exit status."""
+    text = error.args[0] if isinstance(error, KeyError) else error
+    rank = os.environ.get("RANK", "0")
+    place = "" if rank == "0" else f" (process {rank})"
+    print(f"{tool}{place}: {' '.join(str(text).split())}", file=sys.stderr)
     return 2
 
 
@@ -175,9 +177,11 @@ def _build_training(args: argparse.Namespace) -> Runner:
             read_weights(checkpoint)
             cfg.load_from = str(checkpoint)
         cfg.resume = True
-    cfg.setdefault("custom_hooks", []).append(dict(type="ExactResumeHook"))
-    checkpoints = cfg.setdefault("default_hooks", ConfigDict()).setdefault("checkpoint", dict(type="CheckpointHook"))
-    checkpoints.setdefault("backend_args", dict(backend="atomic_local"))
+    cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="ExactResumeHook")]
+    saving = {"type": "CheckpointHook", "backend_args": {"backend": "atomic_local"}}
+    cfg.merge_from_dict(
+        {"default_hooks": {"checkpoint": {**saving, **cfg.get("default_hooks", {}).get("checkpoint", {})}}}
+    )
     return _build_runner(cfg)
 
 
@@ -196,7 +200,10 @@ def _build_testing(args: argparse.Namespace) -> Runner:
     if args.tta:
         _turn_on_augmentation(cfg, is_detection)
     runner = _build_runner(cfg)
-    check_fit(runner.model.module if args.tta else runner.model, weights, args.checkpoint)
+    model = runner.model
+    while isinstance(model, BaseTTAModel) or is_model_wrapper(model):
+        model = model.module
+    check_fit(model, weights, args.checkpoint)
     if args.out and is_detection:
         from mmdet.evaluation import DumpDetResults
 
@@ -218,14 +225,13 @@ def _turn_on_painting(cfg: Config, args: argparse.Namespace) -> None:
     if args.show_dir and cfg.get("default_scope") == "mmdet":
         hook.test_out_dir = args.show_dir
     elif args.show_dir:
+        hook.interval = 1
         cfg.visualizer.save_dir = args.show_dir
 
 
 def _turn_on_augmentation(cfg: Config, is_detection: bool) -> None:
     if is_detection and "tta_model" not in cfg:
-        cfg.tta_model = dict(
-            type="DetTTAModel", tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=100)
-        )
+        cfg.tta_model = dict(type="DetTTAModel", tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=100))
     if is_detection and "tta_pipeline" not in cfg:
         keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
         flips = [dict(type="RandomFlip", prob=1.0), dict(type="RandomFlip", prob=0.0)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 from pathlib import Path
 
@@ -17,15 +16,16 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler
 
+from focalnet_backbone.files import whole_file
+
 
 class AtomicLocalBackend(LocalBackend):
     """mmengine's backend for local files, with files that appear when they are complete."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes to a file."""
-        unfinished = f"{filepath}.unfinished"
-        super().put(obj, unfinished)
-        os.replace(unfinished, filepath)
+        with whole_file(filepath) as unfinished:
+            super().put(obj, unfinished)
 
 
 register_backend("atomic_local", AtomicLocalBackend, force=True)
@@ -98,4 +98,5 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
             if path.is_file():
                 return path
     # The note is written after its checkpoint, so a run killed in between has a checkpoint that it does not name.
-    return max(work_dir.glob("*.pth"), key=lambda path: path.stat().st_mtime, default=None)
+    whole = [path for path in work_dir.glob("*.pth") if not path.name.startswith(".")]
+    return max(whole, key=lambda path: path.stat().st_mtime, default=None)
