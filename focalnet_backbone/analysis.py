@@ -7,8 +7,12 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
+
+with warnings.catch_warnings():
+    # fvcore compiles a few functions by torch.jit when it is imported, which torch calls deprecated.
+    warnings.simplefilter("ignore", FutureWarning)
+    from fvcore.nn import FlopCountAnalysis
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,13 @@ def analyze(model: nn.Module, size: int | tuple[int, int] = 224, *, batch_size: 
     if min(height, width, batch_size) < 1:
         raise ValueError(f"size and batch_size must be at least 1, got {size} and {batch_size}")
     shape = (batch_size, model.config.num_channels, height, width)
+    model = copy.copy(model)
+    # Tracing takes no output objects.
+    model.config = model.config.replace(return_dict=False)
     flops = _count_operations(model, torch.zeros(shape, dtype=next(model.parameters()).dtype))
     by_module = flops.by_module()
-    parts = []
+    # A mask token belongs to none of the modules.
+    parts = [Part(name, p.numel(), 0) for name, p in model.named_parameters(recurse=False)]
     for name, module in model.named_children():
         if name == "layers":
             parts += [

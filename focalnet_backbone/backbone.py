@@ -61,7 +61,9 @@ class FocalNetTrunk(nn.Module):
         if x.shape[2] < 1 or x.shape[3] < 1:
             raise ValueError(f"expected height and width of at least 1, got shape {tuple(x.shape)}")
         dtype = self.patch_embed.proj.weight.dtype
-        if not x.is_floating_point() or (x.dtype != dtype and not torch.is_autocast_enabled(x.device.type)):
+        # Autocast converts between floating-point types, but leaves float64 alone.
+        converted = torch.is_autocast_enabled(x.device.type) and x.is_floating_point() and x.dtype != torch.float64
+        if x.dtype != dtype and not converted:
             raise TypeError(f"expected an input of the weights' type {dtype}, got {x.dtype}")
 
 
@@ -102,7 +104,7 @@ class FocalNet(FocalNetTrunk):
             overrides["out_features"] = out_features
         if out_indices is not None:
             overrides["out_indices"] = out_indices
-        config = (FocalNetConfig() if config is None else config).replace(**overrides)
+        config = FocalNetConfig(**overrides) if config is None else config.replace(**overrides)
         stages = len(config.depths)
         if isinstance(frozen_stages, bool) or not isinstance(frozen_stages, int):
             raise TypeError(f"frozen_stages must be an int, got {frozen_stages!r}")

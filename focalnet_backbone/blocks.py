@@ -54,7 +54,7 @@ class DropPath(nn.Module):
 class PatchEmbed(nn.Module):
     """A strided convolution and LayerNorm: the stem (stride = patch size) and the stages' downsampling (stride 2).
 
-    Sizes that the stride does not divide are zero-padded on the right and bottom first, as the release does.
+    Sizes that the stride does not divide are zero-padded on the right and bottom, as the release does.
 
     Args:
         in_channels: channels of the input.
@@ -81,14 +81,16 @@ class PatchEmbed(nn.Module):
         if overlapping:
             kernel_size, padding = (7, stem_padding) if stride == 4 else (3, 1)
         self.proj = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
+        # Zeros on the right and bottom that make the output ceil(size / stride), and change nothing if the stride
+        # divides the size. A constant, where "up to the next multiple" would entangle dynamic shapes.
+        self.extra_padding = kernel_size - 1 - 2 * padding
         self.norm = nn.LayerNorm(out_channels, eps=layer_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(N, C_in, H, W)` to `(N, ceil(H / stride), ceil(W / stride), C_out)`."""
-        pad_bottom, pad_right = -x.shape[2] % self.stride, -x.shape[3] % self.stride
         # While compiling, pad always, so that one graph serves every size.
-        if torch.compiler.is_compiling() or pad_bottom or pad_right:
-            x = F.pad(x, (0, pad_right, 0, pad_bottom))
+        if torch.compiler.is_compiling() or x.shape[2] % self.stride or x.shape[3] % self.stride:
+            x = F.pad(x, (0, self.extra_padding, 0, self.extra_padding))
         x = self.proj(x.contiguous(memory_format=torch.channels_last))
         return self.norm(x.permute(0, 2, 3, 1))
 

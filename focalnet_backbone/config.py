@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from focalnet_backbone.files import whole_file
 
 ACTIVATIONS = ("gelu", "relu", "selu", "gelu_new")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+PER_STAGE_DEFAULTS = {"focal_levels": 2, "focal_windows": 3}
 CONFIG_FILE = "config.json"
 
 
@@ -80,9 +83,11 @@ class FocalNetConfig:
         problem_type: None, "regression", "single_label_classification" or "multi_label_classification".
         output_hidden_states: whether the models return their hidden states by default.
         return_dict: whether the models return output objects (True) or tuples by default.
-        conv_embed_stem_padding: padding in pixels of the convolutional stem. 2 in the classification
-            release, the DINO release, transformers and timm; 3 in the mmdetection and mmsegmentation releases.
+        conv_embed_stem_padding: padding in pixels of the convolutional stem: 2, as in the classification
+            release, the DINO release, transformers and timm; or 3, as in the mmdetection and mmsegmentation releases.
     """
+
+    model_type: ClassVar[str] = "focalnet"
 
     image_size: int | tuple[int, int] = 224
     patch_size: int = 4
@@ -120,7 +125,7 @@ class FocalNetConfig:
     def __post_init__(self) -> None:
         for name in ("patch_size", "num_channels", "embed_dim", "encoder_stride"):
             self._check_int(name, minimum=1)
-        self._check_int("conv_embed_stem_padding", minimum=0)
+        self._check_int("conv_embed_stem_padding", minimum=2)
         for name in ("initializer_range", "layerscale_value"):
             self._check_number(name, low=0.0)
         for name in ("mlp_ratio", "layer_norm_eps"):
@@ -144,6 +149,9 @@ class FocalNetConfig:
             raise ValueError(f"problem_type must be None or one of {PROBLEM_TYPES}, got {self.problem_type!r}")
         if self.use_conv_embed and self.patch_size != 4:
             raise ValueError(f"patch_size must be 4 with use_conv_embed (its stem has stride 4), got {self.patch_size}")
+        # With any other padding, the 7x7 stem of stride 4 gives no map of a quarter of the image.
+        if self.conv_embed_stem_padding > 3:
+            raise ValueError(f"conv_embed_stem_padding must be 2 or 3, got {self.conv_embed_stem_padding}")
         self._check_image_size()
         self._check_stages()
         self._align_outputs()
@@ -173,9 +181,15 @@ class FocalNetConfig:
             "out_indices": ["out_features"],
             "num_labels": ["id2label", "label2id"],
             "id2label": ["num_labels", "label2id"],
+            "label2id": ["num_labels", "id2label"],
         }
+        for name, default in PER_STAGE_DEFAULTS.items():
+            if set(getattr(self, name)) == {default}:
+                derived_from["depths"].append(name)
         if changes.get("num_labels") == self.num_labels:
             derived_from.pop("num_labels")
+        if self.out_indices == [len(self.depths)]:
+            derived_from["depths"] += ["out_features", "out_indices"]
         knobs = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         for name in changes:
             knobs.update(dict.fromkeys(derived_from.get(name, []), None))
@@ -204,7 +218,6 @@ class FocalNetConfig:
         if knobs.get("out_features") is not None:
             knobs.pop("out_indices", None)
         if "id2label" in knobs:
-            knobs["id2label"] = {int(index): label for index, label in knobs["id2label"].items()}
             knobs.pop("num_labels", None)
         config = cls(**knobs)
         config.extra = {k: v for k, v in values.items() if k not in names and k not in ("stage_names", "model_type")}
@@ -225,7 +238,7 @@ class FocalNetConfig:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is not valid JSON: {error}") from error
-        if not isinstance(values, dict) or values.get("model_type", "focalnet") != "focalnet":
+        if not isinstance(values, dict) or values.get("model_type", cls.model_type) != cls.model_type:
             found = values.get("model_type") if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"{path} is not the config of a FocalNet, but of {found!r}")
         return cls.from_dict(values, **overrides)
@@ -234,7 +247,7 @@ class FocalNetConfig:
         """All knobs, with the unknown keys that were read, as transformers' `config.json` has them."""
         knobs = {f.name: getattr(self, f.name) for f in fields(self) if f.init and f.name != "num_labels"}
         knobs = {k: list(v) if isinstance(v, tuple) else v for k, v in knobs.items()}
-        return {**self.extra, **knobs, "model_type": "focalnet", "stage_names": self.stage_names}
+        return {**self.extra, **knobs, "model_type": self.model_type, "stage_names": self.stage_names}
 
     def to_json_string(self) -> str:
         """`to_dict` as JSON. Raises `TypeError` if `hidden_act` is a callable, which JSON cannot hold."""
@@ -246,8 +259,8 @@ class FocalNetConfig:
         """Write `config.json` into a folder (made if need be) and return the file's path."""
         text = self.to_json_string()
         path = Path(folder) / CONFIG_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        with whole_file(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
         return path
 
     def _check_int(self, name: str, minimum: int) -> None:
@@ -268,6 +281,7 @@ class FocalNetConfig:
             allowed = f"above {low}" if open_low else f"at least {low}"
             limit = "" if high == float("inf") else f" and at most {high}"
             raise ValueError(f"{name} must be {allowed}{limit}, got {value}")
+        setattr(self, name, float(value))
 
     def _check_int_list(self, name: str, value: Any, minimum: int) -> list[int]:
         if isinstance(value, str) or not isinstance(value, Iterable):
@@ -294,16 +308,16 @@ class FocalNetConfig:
         stages = len(self.depths)
         if stages == 0:
             raise ValueError("depths must have at least one stage, got []")
-        for name, default, minimum in (("focal_levels", 2, 1), ("focal_windows", 3, 1)):
+        for name, default in PER_STAGE_DEFAULTS.items():
             value = getattr(self, name)
-            value = [default] * stages if value is None else self._check_int_list(name, value, minimum)
+            value = [default] * stages if value is None else self._check_int_list(name, value, minimum=1)
             if len(value) != stages:
                 raise ValueError(f"{name} must have one entry a stage ({stages}, as depths has), got {value}")
             setattr(self, name, value)
         if any(window % 2 == 0 for window in self.focal_windows):
             raise ValueError(f"every entry of focal_windows must be odd, got {self.focal_windows}")
         derived = [self.embed_dim * 2 ** min(i + 1, stages - 1) for i in range(stages)]
-        if self.hidden_sizes is not None and list(self.hidden_sizes) != derived:
+        if self.hidden_sizes is not None and self._check_int_list("hidden_sizes", self.hidden_sizes, 1) != derived:
             raise ValueError(
                 f"hidden_sizes must be {derived} for embed_dim={self.embed_dim} and {stages} stages (or be left "
                 f"out), got {list(self.hidden_sizes)}"
@@ -315,15 +329,15 @@ class FocalNetConfig:
         names = self.stage_names
         by_name = by_index = None
         if self.out_features is not None:
-            if isinstance(self.out_features, str):
-                raise TypeError(f"out_features must be a list of names, got the string {self.out_features!r}")
+            if isinstance(self.out_features, str) or not isinstance(self.out_features, Iterable):
+                raise TypeError(f"out_features must be a list of names, got {self.out_features!r}")
             by_name = list(self.out_features)
             unknown = [name for name in by_name if name not in names]
             if unknown:
                 raise ValueError(f"out_features has {unknown}, which are not among {names}")
             by_name = [names.index(name) for name in by_name]
         if self.out_indices is not None:
-            if isinstance(self.out_indices, Integral):
+            if not isinstance(self.out_indices, Iterable):
                 raise TypeError(f"out_indices must be a list of ints, got {self.out_indices!r}")
             by_index = list(self.out_indices)
             unknown = [i for i in by_index if not isinstance(i, Integral) or not -len(names) <= i < len(names)]
@@ -346,10 +360,19 @@ class FocalNetConfig:
 
     def _align_labels(self) -> None:
         """Set `num_labels`, `id2label` and `label2id` from those of them that are given."""
+        for name in ("id2label", "label2id"):
+            if not isinstance(getattr(self, name), (Mapping, type(None))):
+                raise TypeError(f"{name} must be a dict, got {getattr(self, name)!r}")
+        if self.id2label is None and self.label2id is not None:
+            self.id2label = {index: label for label, index in self.label2id.items()}
         if self.id2label is None:
             self.num_labels = 2 if self.num_labels is None else self.num_labels
             self._check_int("num_labels", minimum=0)
             self.id2label = {i: f"LABEL_{i}" for i in range(self.num_labels)}
+        if not all(str(index).isdigit() for index in self.id2label):
+            raise ValueError(f"id2label must have class indices for keys, got {self.id2label!r}")
+        # JSON has strings for keys.
+        self.id2label = {int(index): label for index, label in self.id2label.items()}
         if self.num_labels is None:
             self.num_labels = len(self.id2label)
         if len(self.id2label) != self.num_labels:

@@ -39,18 +39,19 @@ class ExtractionSummary:
 def plan_outputs(inputs: Sequence[str | Path], out_dir: str | Path) -> dict[Path, Path]:
     """The output file of each image: files, folders (searched recursively) and globs, mirrored below `out_dir`.
 
-    An image of a folder keeps its path relative to that folder; other images lie at the top. Raises
-    `FileNotFoundError` for an input that is not there and `ValueError` if two images would share an output.
+    An image of a folder keeps its path relative to that folder; other images lie at the top. Pictures of pyramids
+    that lie there from an earlier run are left out. Raises `FileNotFoundError` for an input that is not there and
+    `ValueError` if two images would share an output.
     """
     planned: dict[Path, Path] = {}
     for entry in map(str, inputs):
         if Path(entry).is_dir():
-            found = [(image, image.relative_to(entry)) for image in find_images(entry)]
+            found = [(image, image.relative_to(entry)) for image in find_images(entry) if not _is_plot(image)]
         elif Path(entry).exists():
             found = [(Path(entry), Path(Path(entry).name))]
         else:
             found = [(Path(match), Path(Path(match).name)) for match in sorted(glob.glob(entry, recursive=True))]
-            found = [(image, relative) for image, relative in found if image.is_file()]
+            found = [(image, relative) for image, relative in found if image.is_file() and not _is_plot(image)]
         if not found:
             raise FileNotFoundError(f"no image at {entry}")
         for image, relative in found:
@@ -85,7 +86,7 @@ def extract_to_files(
         settings: what the features depend on (variant, weights, ...); written into each file.
         batch_size: images taken at once.
         num_workers: processes that read images ahead.
-        resume: leave alone outputs that were written before with the same settings.
+        resume: leave alone outputs that were written before, from the same image with the same settings.
         plot: whether to write pictures.
         report: takes one line about each image that could not be read.
     """
@@ -94,7 +95,7 @@ def extract_to_files(
     summary = ExtractionSummary()
     todo = []
     for image, output in list(outputs.items())[rank::ranks]:
-        if resume and _is_done(output, stamp, plot):
+        if resume and _is_done(image, output, stamp, plot):
             summary.skipped += 1
         else:
             todo.append(image)
@@ -124,12 +125,17 @@ def save_plot(pyramid: FeaturePyramid, path: Path) -> None:
         pyramid.plot().savefig(unfinished, dpi=100)
 
 
-def _is_done(output: Path, stamp: str, plot: bool) -> bool:
+def _is_plot(image: Path) -> bool:
+    return image.suffix == ".png" and image.with_suffix(".safetensors").is_file()
+
+
+def _is_done(image: Path, output: Path, stamp: str, plot: bool) -> bool:
     if not output.is_file() or (plot and not output.with_suffix(".png").is_file()):
         return False
     try:
         with safe_open(output, framework="pt") as file:
-            return json.loads((file.metadata() or {}).get("metadata", "{}")).get("settings") == stamp
+            noted = json.loads((file.metadata() or {}).get("metadata", "{}"))
+            return noted == {"source": str(image), "settings": stamp}
     except SafetensorError:
         return False
 

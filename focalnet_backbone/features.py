@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import FeaturePyramidNetwork
@@ -88,12 +88,12 @@ class FeaturePyramid(Mapping[str, Tensor]):
         The file appears whole or not at all. Returns its path.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {**self._features, _IMAGE_KEY: self.image}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         header = {"format": _FORMAT, "strides": json.dumps(self.strides), "metadata": json.dumps(self.metadata)}
+        # Not by `save_file`, which ignores the umask and raises no OSError when the disk is full.
         with whole_file(path) as unfinished:
-            save_file(tensors, unfinished, metadata=header)
+            unfinished.write_bytes(serialize(tensors, metadata=header))
         return path
 
     @classmethod
@@ -123,7 +123,8 @@ class FeaturePyramid(Mapping[str, Tensor]):
 
         height, width = self.image_size
         columns = 1 + len(self)
-        figure = Figure(figsize=(3 * columns, 3 * height / width + 0.6), layout="constrained")
+        # matplotlib refuses pictures of more than 2**16 pixels, so very tall photos get narrow panels.
+        figure = Figure(figsize=(3 * columns, 3 * min(height / width, 5) + 0.6), layout="constrained")
         panels = figure.subplots(1, columns, squeeze=False)[0]
         panels[0].imshow(self.image.permute(1, 2, 0).cpu().numpy())
         panels[0].set_title(f"image, {width}x{height} px", fontsize=9)
@@ -288,9 +289,10 @@ class FeatureExtractor:
                 if self.fpn is not None:
                     features = self.fpn(features)
                 for row, i in enumerate(indices):
-                    # A map of its own for each image, so that keeping one does not keep the whole batch.
+                    # A map of its own for each image, so that keeping one does not keep the whole batch. The
+                    # photo's copy stays what it was when the caller uses the array for the next one.
                     maps = {name: feature[row].clone() for name, feature in features.items()}
-                    pyramids[i] = FeaturePyramid(maps, self.model.strides, to_uint8(images[i]))
+                    pyramids[i] = FeaturePyramid(maps, self.model.strides, to_uint8(images[i]).clone())
         return pyramids
 
 

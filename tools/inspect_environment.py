@@ -29,8 +29,9 @@ def read_pins(path: Path) -> dict[str, str]:
 
 
 def is_whole(dist: metadata.Distribution) -> bool:
-    """Whether its installation finished: pip writes RECORD last."""
-    return bool(dist.metadata["Name"] and (dist.read_text("RECORD") or dist.read_text("installed-files.txt")))
+    """Whether its installation finished: pip writes RECORD last, and puts a `~` before what it was removing."""
+    record = dist.read_text("RECORD") or dist.read_text("installed-files.txt")
+    return bool(dist.metadata["Name"] and record and not dist._path.name.startswith("~"))
 
 
 def installed_versions() -> dict[str, str]:

@@ -29,30 +29,37 @@ find_python() {
         "Name one with PYTHON=path."
 }
 
-# Run pip, showing what it fetches and builds; explain a failure in one line.
-run_pip() {
+# Say in one line why a step failed, and end.
+explain_failure() {
     local log=$venv/setup.log
-    if ! "$python" -m pip --disable-pip-version-check install "$@" 2>&1 | tee -a "$log" |
-        sed -nuE 's/^ *((Downloading|Using cached) [^ ]+\.(whl|tar\.gz)|Building wheel|Installing collected).*/    \1/p' |
-        sed -u 's#https\?://[^ ]*/##'; then
-        if grep -q 'No space left on device' "$log"; then
-            fail "the disk is full ($(df -h "$venv" | awk 'NR == 2 {print $4}') left at $venv); about 9 GB are needed."
-        elif grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|Temporary failure in name|Network is unreachable|ProxyError|Connection (refused|reset)' "$log"; then
-            fail "no network, or no package index answers; run it again when there is one. Details: $log"
-        fi
-        fail "pip failed: $(grep -E '^ *ERROR' "$log" | tail -n 1). Details: $log"
+    # A full disk had no room for the log either.
+    if grep -q 'No space left on device' "$log" || [ "$(df -Pk "$venv" | awk 'NR == 2 {print $4}')" -lt 10240 ]; then
+        fail "the disk is full ($(df -h "$venv" | awk 'NR == 2 {print $4}') left at $venv); about 9 GB are needed."
+    elif grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|Temporary failure in name|Network is unreachable|ProxyError|Connection (refused|reset)' "$log"; then
+        fail "no network, or no package index answers; run it again when there is one. Details: $log"
     fi
+    fail "$1: $(grep -E '^ *E(RROR|rror)' "$log" | tail -n 1). Details: $log"
+}
+
+# Run pip, showing what it fetches and builds.
+run_pip() {
+    "$python" -m pip --disable-pip-version-check install "$@" 2>&1 | tee -a "$venv/setup.log" 2>/dev/null |
+        sed -nuE 's/^ *((Downloading|Using cached) [^ ]+\.(whl|tar\.gz)|Building wheel|Installing collected).*/    \1/p' |
+        sed -u 's#https\?://[^ ]*/##' || explain_failure "pip failed"
 }
 
 export PIP_NO_INPUT=1 PYTHONWARNINGS=ignore
 
-if [ ! -e "$python" ] || ! "$python" -m pip --version >/dev/null 2>&1; then
+if ! "$python" -m pip --version >/dev/null 2>&1; then
     if [ "$own" = no ] && [ -e "$venv" ]; then
         fail "$venv is there but holds no Python environment with pip."
     fi
     interpreter=$(find_python)
     echo "[1/4] Making $venv with $("$interpreter" --version)"
-    "$interpreter" -m venv --clear "$venv" || fail "could not make an environment at $venv."
+    own=yes
+    mkdir -p "$venv" 2>/dev/null && touch "$made_here" 2>/dev/null || fail "cannot write to $venv."
+    "$interpreter" -m venv "$venv" >"$venv/setup.log" 2>&1 ||
+        explain_failure "could not make an environment at $venv"
 fi
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
     fail "needs Python 3.10 or newer; $venv has $("$python" --version)."

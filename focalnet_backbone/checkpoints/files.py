@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ _USUAL_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_PICKLE_START = b"\x80"
 
 
 class _Inert:
@@ -51,6 +53,7 @@ _LOG_HISTORY = [
         "numpy._core.multiarray.scalar",
         "numpy.ndarray",
         "numpy.dtype",
+        "builtins.getattr",
     )
 ]
 
@@ -69,9 +72,10 @@ def read_file(path: Path) -> Any:
     if not head:
         raise CheckpointError(f"{path} is empty (0 bytes)")
     _refuse_text(path, head)
-    if head[8:9] == b"{":
+    # A safetensors file starts with the length of its JSON header, which the format limits to 100 MB.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000:
         return _read_safetensors(path)
-    return _read_torch(path, zipped=head.startswith(b"PK"))
+    return _read_torch(path, head)
 
 
 def read_folder(folder: Path) -> dict[str, Any]:
@@ -117,7 +121,10 @@ def _read_shards(index: Path) -> dict[str, Any]:
     for name in shard_names(index):
         if not (index.parent / name).is_file():
             raise CheckpointError(f"{index.parent} lacks {name}, which {index.name} lists")
-        state_dict.update(read_file(index.parent / name))
+        shard = read_file(index.parent / name)
+        if not isinstance(shard, dict):
+            raise CheckpointError(f"{index.parent / name} holds a {type(shard).__name__}, not a state dict")
+        state_dict.update(shard)
     return state_dict
 
 
@@ -136,24 +143,25 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is a cut-off or damaged safetensors file: {error}") from error
 
 
-def _read_torch(path: Path, zipped: bool) -> Any:
+def _read_torch(path: Path, head: bytes) -> Any:
+    zipped = head.startswith(b"PK")
     try:
         with torch.serialization.safe_globals(_LOG_HISTORY):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(_explain_refusal(path, error)) from error
     except Exception as error:  # torch has no error of its own for damaged files: whatever it meets comes out.
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        if isinstance(error, pickle.UnpicklingError) and (zipped or head.startswith(_PICKLE_START)):
+            raise CheckpointError(_explain_refusal(path, error)) from error
+        reason = str(error).splitlines()[-1] if str(error) else repr(error)
         kind = "a cut-off or damaged PyTorch file" if zipped else "not a weight file, or a damaged one"
         raise CheckpointError(f"{path} is {kind}: {reason}") from error
 
 
 def _explain_refusal(path: Path, error: pickle.UnpicklingError) -> str:
     """Why a pickle was refused, and the way out."""
-    reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    reason = f" (it asks for {asked[1]})" if asked else ""
     return (
         f"{path} is a pickle that needs more than tensors, and could run code when it is loaded; it was refused"
-        f"{f' ({reason})' if reason else ''}. If you trust its origin, convert it on a machine where nothing is at "
-        "risk: load it there with the software that wrote it and save only the state dict (torch.save of a dict of "
-        "tensors, or safetensors)"
+        f"{reason}. If you trust its origin, convert it on a machine where nothing is at risk: load it there with "
+        "the software that wrote it and save its state dict alone, as safetensors or with torch.save"
     )

@@ -153,6 +153,15 @@ def export_state_dict(
     return _write_transformers(native)
 
 
+def check_values(tensors: Mapping[str, Tensor]) -> None:
+    """Raise `CheckpointError` if a tensor holds NaN, infinities or other things than floating-point numbers."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{name} has type {tensor.dtype}, not a floating-point type")
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{name} contains NaN or infinite values: the weights are damaged")
+
+
 def _read_transformers(state_dict: dict[str, Tensor], prefix: str) -> Weights:
     own, rest = _split_by_prefix(state_dict, prefix)
     tensors = {}
@@ -268,6 +277,8 @@ def _split_by_prefix(state_dict: Mapping[str, Any], prefix: str) -> tuple[dict[s
         tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
         if isinstance(tensor, Tensor) and name.startswith(prefix):
             own[name.removeprefix(prefix)] = tensor.detach()
+        elif name.startswith(prefix) and name.endswith((".weight", ".bias")):
+            raise CheckpointError(f"{name} is not a tensor; numpy arrays too are read only from a state dict in memory")
         else:
             rest[name] = value
     return own, rest

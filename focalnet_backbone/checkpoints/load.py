@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from focalnet_backbone.backbone import FocalNetTrunk
 from focalnet_backbone.checkpoints.adapt import count_levels, fit_tensor, split_kernel_name, suspect_knob
 from focalnet_backbone.checkpoints.errors import CheckpointError
-from focalnet_backbone.checkpoints.formats import Weights, recognise
+from focalnet_backbone.checkpoints.formats import Weights, check_values, recognise
 from focalnet_backbone.checkpoints.report import LoadReport, summarise
 from focalnet_backbone.checkpoints.sources import open_source
 from focalnet_backbone.config import FocalNetConfig
@@ -55,10 +54,10 @@ def load_checkpoint(
     target = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     try:
         weights = recognise(opened.checkpoint)
-        _check_values(weights.tensors)
+        check_values(weights.tensors)
         fitted, leftover = _fit(weights.tensors, target, strict, drop_levels)
         differs = _compare_knobs(weights, opened.config, model.config, strict)
-        ignored, unexpected = _sort_leftover(leftover, weights.tensors, target, drop_levels)
+        ignored, unexpected = _sort_leftover(leftover, target)
         missing, normal = _sort_missing(weights.tensors, target, fitted)
         if strict and (missing or unexpected):
             raise CheckpointError(_explain_misfit(missing, unexpected))
@@ -77,14 +76,6 @@ def load_checkpoint(
     )
     logger.log(logging.WARNING if missing or unexpected or differs else logging.INFO, "%s", report)
     return report
-
-
-def _check_values(tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{name} has type {tensor.dtype}, not a floating-point type")
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{name} contains NaN or infinite values: the weights are damaged")
 
 
 def _compare_knobs(
@@ -119,16 +110,15 @@ def _fit(
     return fitted, [name for name in tensors if name not in fitted]
 
 
-def _sort_leftover(
-    leftover: list[str], tensors: Mapping[str, Tensor], target: Mapping[str, Tensor], drop_levels: bool
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _sort_leftover(leftover: list[str], target: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Divide the checkpoint's tensors that the model has no place for into normal ones and unexpected ones."""
 
     def is_normal(name: str) -> bool:
         if name.startswith(("head.", "norm.")):
             return True
         kernel = split_kernel_name(name)
-        return drop_levels and kernel is not None and kernel[1] >= count_levels(target, kernel[0]) > 0
+        # Levels to spare are an error before this, unless they are to be dropped.
+        return kernel is not None and kernel[1] >= count_levels(target, kernel[0]) > 0
 
     ignored = tuple(filter(is_normal, leftover))
     return ignored, tuple(name for name in leftover if name not in ignored)

@@ -18,7 +18,7 @@ from focalnet_backbone.variants import VARIANTS, Variant
 
 logger = logging.getLogger(__name__)
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w./-]+)?")
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def _open_folder(folder: Path) -> Source:
 def _open_hub(name: str) -> Source:
     """Open `repository` or `repository:file` from the Hugging Face hub."""
     repository, _, file = name.partition(":")
-    folder = placed_folder(repository)
-    if folder.is_dir():
-        return Source(name, read_file(folder / file) if file else read_folder(folder), _transformers_config(folder))
+    placed = placed_folder(repository)
+    if (placed / file).exists():
+        return Source(name, read_file(placed / file) if file else read_folder(placed), _transformers_config(placed))
     path = hub_file(repository, file)
     checkpoint = read_folder(path.parent) if path.name.endswith(".index.json") else read_file(path)
     return Source(name, checkpoint, _transformers_config(path.parent))
@@ -92,10 +92,11 @@ def _open_variant(variant: Variant) -> Source:
             source = Source(address, read_file(download(address))) if "://" in address else _open_hub(address)
         except CheckpointError as error:
             failures.append(str(error))
-            logger.warning("%s: %s", variant.name, error)
         else:
+            if failures:
+                logger.warning("%s: taking %s, as %s", variant.name, address, "; ".join(failures))
             return Source(f"{variant.name} from {address}", source.checkpoint, variant.config())
-    raise CheckpointError(f"no source of {variant.name} can be had:\n" + "\n".join(f"- {text}" for text in failures))
+    raise CheckpointError(f"no source of {variant.name} can be had: {'; '.join(failures)}")
 
 
 def _transformers_config(folder: Path) -> FocalNetConfig | None:

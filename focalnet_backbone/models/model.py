@@ -46,7 +46,12 @@ class FocalNetModel(FocalNetTrunk):
 
     @classmethod
     def from_pretrained(
-        cls: type[AnyModel], source: str | Path, *, config: FocalNetConfig | None = None, **overrides: Any
+        cls: type[AnyModel],
+        source: str | Path,
+        *,
+        config: FocalNetConfig | None = None,
+        strict: bool = True,
+        **overrides: Any,
     ) -> AnyModel:
         """Build the model of a checkpoint and load it; the model comes in eval mode.
 
@@ -54,6 +59,7 @@ class FocalNetModel(FocalNetTrunk):
             source: a variant's name, a folder with `config.json` (such as `save_pretrained` writes), a hub id, or,
                 with `config` given, any file or address that `load_checkpoint` takes.
             config: the architecture; by default that of the source.
+            strict: False leaves what the source lacks, such as a head for other classes, as it is initialised.
             **overrides: knobs of the architecture to change.
 
         Raises:
@@ -62,7 +68,7 @@ class FocalNetModel(FocalNetTrunk):
         """
         from focalnet_backbone.models.pretrained import load_pretrained
 
-        return load_pretrained(cls, source, config, overrides)
+        return load_pretrained(cls, source, config, strict, overrides)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write `model.safetensors` and `config.json` as transformers' class of the same name reads them.

@@ -1,0 +1,90 @@
+"""Models from and to folders, in the layout of transformers: `config.json` beside `model.safetensors`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from focalnet_backbone.checkpoints import load_checkpoint
+from focalnet_backbone.checkpoints.download import hub_file, placed_folder
+from focalnet_backbone.checkpoints.save import save_transformers
+from focalnet_backbone.config import CONFIG_FILE, FocalNetConfig, closest
+from focalnet_backbone.models.labels import imagenet_labels
+from focalnet_backbone.variants import VARIANTS, Variant
+
+if TYPE_CHECKING:
+    from focalnet_backbone.models.model import AnyModel, FocalNetModel
+
+logger = logging.getLogger(__name__)
+
+
+def find_variant(source: str | Path) -> Variant | None:
+    """The variant of that name, or whose weights are published at that hub id with no config of transformers."""
+    if source in VARIANTS:
+        return VARIANTS[source]
+    for variant in VARIANTS.values():
+        hub_ids = [address.split(":")[0] for kind, address in variant.weights.items() if kind != "transformers"]
+        if source in hub_ids:
+            return variant
+    return None
+
+
+def find_file(source: str | Path, name: str) -> Path | None:
+    """The file of that name in a folder or a hub repository; None if the folder lacks it.
+
+    Raises:
+        FileNotFoundError: the source is no folder, and no hub id either.
+        CheckpointError: the hub has no such file, or cannot be reached.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        if isinstance(source, Path) or folder.exists() or source.count("/") != 1:
+            raise FileNotFoundError(f"{source} is no folder, variant or hub id.{closest(str(source), VARIANTS)}")
+        folder = placed_folder(source)
+        if not folder.is_dir():
+            return hub_file(source, name)
+    return folder / name if (folder / name).is_file() else None
+
+
+def read_config(source: str | Path) -> FocalNetConfig:
+    """The architecture of a variant, a folder or a hub id.
+
+    Raises:
+        FileNotFoundError: the source is none of these, or has no `config.json`.
+        ValueError: the `config.json` is not that of a FocalNet.
+        CheckpointError: the hub has no such repository, or cannot be reached.
+    """
+    variant = find_variant(source)
+    if variant is not None:
+        labels = imagenet_labels(variant.pretrained_on)
+        return variant.config(id2label=labels) if labels else variant.config()
+    path = find_file(source, CONFIG_FILE)
+    if path is None:
+        raise FileNotFoundError(f"{source} has no {CONFIG_FILE}")
+    return FocalNetConfig.from_pretrained(path)
+
+
+def load_pretrained(
+    cls: type[AnyModel], source: str | Path, config: FocalNetConfig | None, strict: bool, overrides: dict[str, Any]
+) -> AnyModel:
+    """Body of `FocalNetModel.from_pretrained`."""
+    config = read_config(source) if config is None else config
+    model = cls(config.replace(**overrides) if overrides else config)
+    load_checkpoint(model, source, strict=strict)
+    return model.eval()
+
+
+def save_pretrained(model: FocalNetModel, folder: str | Path) -> Path:
+    """Body of `FocalNetModel.save_pretrained`."""
+    config = model.config.replace()
+    if config.use_conv_embed and config.conv_embed_stem_padding != 2:
+        logger.warning(
+            "transformers pads the convolutional stem by 2, not by conv_embed_stem_padding=%d: there, %s will give "
+            "other outputs",
+            config.conv_embed_stem_padding,
+            folder,
+        )
+    config.extra["dtype"] = str(model.norm.weight.dtype).removeprefix("torch.")
+    save_transformers(Path(folder), model.state_dict(), config)
+    return Path(folder)

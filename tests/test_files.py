@@ -1,0 +1,33 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from focalnet_backbone.files import whole_file
+
+
+def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with whole_file(path) as unfinished:
+        unfinished.write_text("whole")
+        assert unfinished.suffix == ".txt"
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_whatever_stops_the_writing_leaves_the_older_file(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("older")
+
+    def write_half() -> None:
+        with whole_file(path) as unfinished:
+            unfinished.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert path.read_text() == "older"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]

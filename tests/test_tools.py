@@ -1,0 +1,163 @@
+"""The small command lines and the set-up scripts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from focalnet_backbone import FocalNetConfig
+
+TOOLS = Path(__file__).parents[1] / "tools"
+
+
+def run(*command, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
+
+
+def run_tool(name: str, *arguments, **options) -> subprocess.CompletedProcess:
+    return run(sys.executable, TOOLS / name, *arguments, **options)
+
+
+@pytest.mark.parametrize("tool", sorted(path.name for path in TOOLS.glob("*.py")))
+def test_every_tool_explains_itself(tool, tmp_path):
+    result = run_tool(tool, "--help", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "usage:" in result.stdout
+    assert len(result.stdout.splitlines()) > 5
+
+
+def test_analyze_model_prints_a_table_a_stage(tmp_path):
+    FocalNetConfig(embed_dim=8, depths=[1, 1]).save_pretrained(tmp_path)
+    result = run_tool("analyze_model.py", tmp_path / "config.json", "--size", 32, 64, "--set", "focal_windows=[9,9]")
+    assert result.returncode == 0, result.stderr
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:] if line] == [
+        "part",
+        "stem",
+        "stage1",
+        "stage2",
+        "norm",
+        "head",
+        "total",
+    ]
+    assert "input 1x3x32x64" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["focalnet_tiny"], "no FocalNet variant 'focalnet_tiny'"),
+        (["focalnet_tiny_srf", "--set", "focal_window=9"], "Did you mean 'focal_windows'"),
+        (["focalnet_tiny_srf", "--size", "0"], "--size must be one or two numbers of at least 1"),
+    ],
+)
+def test_analyze_model_answers_a_wrong_argument_in_one_line(arguments, message):
+    result = run_tool("analyze_model.py", *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_demo_draws_the_pyramids_it_names(tmp_path):
+    result = run_tool("demo_pyramids.py", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "random weights" in result.stdout
+    for name in ("pyramid_chelsea.png", "pyramid_astronaut.png"):
+        assert (tmp_path / name).stat().st_size > 20_000
+        assert str(tmp_path / name) in result.stdout
+
+
+def test_set_up_is_complete_and_quick_to_say_so(tmp_path):
+    environment = {**os.environ, "FOCALNET_VENV": sys.prefix}
+    result = run("bash", TOOLS / "setup.sh", cwd=tmp_path, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == f"Set-up is complete: {sys.prefix}"
+
+
+def test_set_up_refuses_an_old_python(tmp_path):
+    old = tmp_path / "python"
+    write_program(old, "[ \"$1\" = --version ] && echo 'Python 3.8.0'\nexit 1")
+    environment = {**os.environ, "PYTHON": str(old), "FOCALNET_VENV": str(tmp_path / "venv")}
+    result = run("bash", TOOLS / "setup.sh", env=environment)
+    assert result.returncode == 1
+    assert result.stderr.startswith("setup: needs Python 3.10 or newer")
+    assert not (tmp_path / "venv").exists()
+
+
+def test_set_up_leaves_a_folder_that_is_no_environment_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    result = run("bash", TOOLS / "setup.sh", env={**os.environ, "FOCALNET_VENV": str(tmp_path)})
+    assert result.returncode == 1
+    assert "holds no Python environment with pip" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_set_up_says_when_there_is_no_network(tmp_path):
+    nowhere = "http://127.0.0.1:9/simple"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PIP_")},
+        "FOCALNET_VENV": str(tmp_path / "venv"),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": nowhere,
+        "PIP_RETRIES": "1",
+        "PIP_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    result = run("bash", TOOLS / "setup.sh", env=environment)
+    assert result.returncode == 1
+    assert "setup: no network" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def write_program(path: Path, script: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_set_up_says_when_the_disk_is_full(tmp_path):
+    """The log lies on that disk too, so it may be empty."""
+    venv = tmp_path / "venv"
+    write_program(venv / "bin" / "python", 'case "$*" in *missing*) echo torch;; *install*) exit 1;; esac')
+    write_program(tmp_path / "df", "echo Filesystem; echo disk 9000000 9000000 0 100% /")
+    (venv / "made-by-focalnet-setup").touch()
+    environment = {**os.environ, "FOCALNET_VENV": str(venv), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    result = run("bash", TOOLS / "setup.sh", env=environment)
+    assert result.returncode == 1
+    assert result.stderr == f"setup: the disk is full (0 left at {venv}); about 9 GB are needed.\n"
+
+
+def test_set_up_says_when_it_cannot_write(tmp_path):
+    (tmp_path / "file").touch()
+    result = run("bash", TOOLS / "setup.sh", env={**os.environ, "FOCALNET_VENV": str(tmp_path / "file" / "venv")})
+    assert result.returncode == 1
+    assert result.stderr == f"setup: cannot write to {tmp_path}/file/venv.\n"
+
+
+def test_pins_of_a_users_environment_are_what_it_has(tmp_path):
+    """A user's packages are held at their versions; those that ours would take the place of count as there."""
+    site = tmp_path / "site"
+    packages = [("torch", "2.6.0+cu124"), ("mmcv", "2.1.0"), ("detectron2", "0.6"), ("timm", "1.0.31")]
+    for name, version in packages:
+        # A killed pip leaves what it was removing with a `~`: timm is gone.
+        folder = name.replace("timm", "~imm")
+        info = site / f"{folder}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "RECORD").write_text("x,,\n")
+    code = (
+        "import sys, runpy; from importlib import metadata; all = metadata.distributions; "
+        f"metadata.distributions = lambda **k: all(path=[{str(site)!r}]); "
+        f"runpy.run_path({str(TOOLS / 'inspect_environment.py')!r}, run_name='__main__')"
+    )
+    answers = {}
+    for question in ("missing", "constraints"):
+        result = run(sys.executable, "-c", code, question, "--own", "no", "--repo", TOOLS.parent)
+        assert result.returncode == 0, result.stderr
+        answers[question] = result.stdout.split()
+    assert "torch==2.6.0+cu124" in answers["constraints"]
+    assert "timm==1.0.31" in answers["constraints"]
+    assert "timm" in answers["missing"]
+    assert {"torch", "mmcv-lite", "sal-detectron2"}.isdisjoint(answers["missing"])
