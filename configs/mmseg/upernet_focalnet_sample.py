@@ -1,7 +1,7 @@
 """A small UPerNet with a small FocalNet on the sample dataset, from random weights, on two CPU cores.
 
-python tools/make_sample_dataset.py outputs/sample_dataset
-python tools/train.py configs/mmseg/upernet_focalnet_sample.py --work-dir outputs/upernet_sample
+python tools/make_sample_dataset.py data/sample
+python tools/train.py configs/mmseg/upernet_focalnet_sample.py
 """
 
 _base_ = ["mmseg::_base_/models/upernet_swin.py", "mmseg::_base_/default_runtime.py"]
@@ -37,7 +37,7 @@ dataset = dict(
             [190, 90, 200],
         ],
     ),
-    data_root="outputs/sample_dataset",
+    data_root="data/sample",
     reduce_zero_label=True,
 )
 train_dataloader = dict(

@@ -103,7 +103,8 @@ def _dataset_meta(cfg: Config, info: dict[str, Any]) -> dict[str, Any]:
     meta = info.get("dataset_meta") or {key.lower(): info[key] for key in ("CLASSES", "PALETTE") if info.get(key)}
     if not meta.get("classes"):
         dataset = next(leaf_datasets(cfg.test_dataloader.dataset))
-        meta = {**DATASETS.get(dataset["type"]).METAINFO, **dataset.get("metainfo", {})}
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            meta = {**registry.get(dataset["type"]).METAINFO, **dataset.get("metainfo", {})}
     classes = meta["classes"]
     palette = meta.get("palette") or np.random.default_rng(0).integers(0, 256, (len(classes), 3)).tolist()
     return {**meta, "classes": classes, "palette": palette}
