@@ -3,7 +3,7 @@
 
 import sys
 
-from focalnet_backbone.openmmlab.launch import test
+from focalnet_backbone.openmmlab.launch import command_test
 
 if __name__ == "__main__":
-    sys.exit(test())
+    sys.exit(command_test())

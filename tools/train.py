@@ -3,7 +3,7 @@
 
 import sys
 
-from focalnet_backbone.openmmlab.launch import train
+from focalnet_backbone.openmmlab.launch import command_train
 
 if __name__ == "__main__":
-    sys.exit(train())
+    sys.exit(command_train())

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from focalnet_backbone.files import whole_file
 from focalnet_backbone.images import load_image
 from focalnet_backbone.openmmlab.data import leaf_datasets
-from focalnet_backbone.openmmlab.launch import load_config
+from focalnet_backbone.openmmlab.runners import load_config
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
 
 OPACITY = 0.6
@@ -115,7 +115,7 @@ def _build_pipeline(cfg: Config) -> Compose:
     _, *transforms = next(leaf_datasets(cfg.test_dataloader.dataset))["pipeline"]
     scope = cfg.get("default_scope")
     keep = [transform for transform in transforms if not transform["type"].endswith("LoadAnnotations")]
-    return Compose([dict(type=f"{scope}.LoadImageFromNDArray"), *keep])
+    return Compose([{"type": f"{scope}.LoadImageFromNDArray"}, *keep])
 
 
 def _infer(model: nn.Module, pipeline: Compose, image: np.ndarray) -> BaseDataElement:

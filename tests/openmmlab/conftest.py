@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import focalnet_backbone.openmmlab  # isort: skip  (lets mmcv.ops be imported)
+import focalnet_backbone.openmmlab  # noqa: F401  # isort: skip  (lets mmcv.ops be imported)
 import itertools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,12 @@ from focalnet_backbone.sample_dataset import make_sample_dataset
 ROOT = Path(__file__).parents[2]
 SAMPLE_CONFIG = ROOT / "configs" / "mmseg" / "upernet_focalnet_sample.py"
 _NUMBERS = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _quiet_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mmengine's logger keeps writing to the output that pytest captured when it was made, and closed since."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +62,7 @@ def run_training(tiny_options: list[str]) -> Callable[..., int]:
         # mmengine keeps its logs by the experiment's name.
         name = f"experiment_name=run{next(_NUMBERS)}"
         arguments = [str(config), "--work-dir", str(work_dir), *flags]
-        return launch.train([*arguments, "--cfg-options", *tiny_options, name, *options])
+        return launch.command_train([*arguments, "--cfg-options", *tiny_options, name, *options])
 
     return run
 

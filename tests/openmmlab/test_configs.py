@@ -14,10 +14,10 @@ from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 
 from focalnet_backbone.analysis import count
-from focalnet_backbone.openmmlab.launch import load_config
+from focalnet_backbone.openmmlab.runners import load_config
 from tests.conftest import DATA, load_golden
 
-import mmseg.models  # isort: skip  (needs the plugin before)
+import mmseg.models  # noqa: F401  # isort: skip  (needs the plugin before)
 from mmseg.registry import MODELS  # isort: skip
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "mmseg"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import focalnet_backbone.openmmlab  # isort: skip  (lets mmdet be imported)
+import focalnet_backbone.openmmlab  # noqa: F401  # isort: skip  (lets mmdet be imported)
 import copy
 from collections.abc import Callable
 from pathlib import Path

@@ -6,7 +6,7 @@ import importlib.util
 import math
 import sys
 
-import focalnet_backbone.openmmlab  # isort: skip  (lets mmcv.ops be imported)
+import focalnet_backbone.openmmlab  # noqa: F401  # isort: skip  (lets mmcv.ops be imported)
 import mmcv
 import mmcv.ops
 import pytest
@@ -62,7 +62,7 @@ def test_nms_runs_in_half_precision():
 @pytest.mark.parametrize("method", ["naive", "linear", "gaussian"])
 def test_soft_nms_decays_the_scores_of_overlapping_boxes(method, offset):
     boxes, scores = random_boxes(40)
-    left = {i: score for i, score in enumerate(scores.tolist())}
+    left = dict(enumerate(scores.tolist()))
     expected = []
     while left:
         best = max(left, key=left.get)

@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from focalnet_backbone.openmmlab.launch import load_config
+from focalnet_backbone.openmmlab.runners import load_config
 from tests.openmmlab.conftest import SAMPLE_CONFIG
 from tests.readme import ROOT, code_blocks, split_commands
 
@@ -65,9 +65,15 @@ def test_commands_for_the_sample_dataset_run_in_their_order(tiny_options, tmp_pa
         if name == "predict.py":  # It takes no options, but training has left the config with them.
             arguments[0] = f"work_dirs/{SAMPLE_CONFIG.stem}/{SAMPLE_CONFIG.name}"
         monkeypatch.setattr(sys, "argv", [tool, *arguments, *smaller[name]])
-        try:
-            runpy.run_path(str(ROOT / tool), run_name="__main__")
-        except SystemExit as end:
-            assert not end.code, capfd.readouterr().err
+        assert not exit_status(ROOT / tool), capfd.readouterr().err
     names = {path.name for path in (tmp_path / "work_dirs" / "predictions").iterdir()}
     assert names == {"00001.png", "00001_overlay.png"}
+
+
+def exit_status(tool: Path) -> str | int | None:
+    """Run a tool in this process."""
+    try:
+        runpy.run_path(str(tool), run_name="__main__")
+    except SystemExit as end:
+        return end.code
+    return None

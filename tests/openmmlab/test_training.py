@@ -137,7 +137,7 @@ def test_test_tool_prints_the_iou_of_each_class_and_saves_predictions(trained, t
     flags = ["--out", str(tmp_path / "labels"), "--show-dir", str(tmp_path / "painted")]
     options = [*tiny_options, "experiment_name=plain", "visualizer.name=plain"]
 
-    assert launch.test([*arguments, *flags, "--cfg-options", *options]) == 0
+    assert launch.command_test([*arguments, *flags, "--cfg-options", *options]) == 0
 
     printed = "".join(capfd.readouterr())
     assert "mIoU" in printed
@@ -150,17 +150,17 @@ def test_test_tool_prints_the_iou_of_each_class_and_saves_predictions(trained, t
 
 def test_test_tool_merges_augmented_predictions(trained, tiny_options, tmp_path, capfd):
     arguments = [str(SAMPLE_CONFIG), str(trained.checkpoint), "--work-dir", str(tmp_path), "--tta"]
-    assert launch.test([*arguments, "--cfg-options", *tiny_options, "experiment_name=tta"]) == 0
+    assert launch.command_test([*arguments, "--cfg-options", *tiny_options, "experiment_name=tta"]) == 0
     assert "mIoU" in "".join(capfd.readouterr())
 
 
 def fail(capfd: pytest.CaptureFixture, arguments: list[str], tool: str = "train") -> str:
     """The error line of a command line that has to fail."""
     capfd.readouterr()
-    assert getattr(launch, tool)(arguments) == 2
+    assert getattr(launch, f"command_{tool}")(arguments) == 2
     lines = capfd.readouterr().err.splitlines()
     assert lines[-1].startswith(f"{tool}.py: ")
-    assert not [line for line in lines if line.startswith("Traceback")]
+    assert not any("Traceback" in line for line in lines)
     return lines[-1]
 
 
