@@ -1,0 +1,15 @@
+"""The plugin for OpenMMLab: FocalNet in mmengine's registry, and what its packages need on today's PyTorch.
+
+A config needs one line: `custom_imports = dict(imports=["focalnet_backbone.openmmlab"])`.
+"""
+
+from focalnet_backbone.openmmlab.compat import allow_runner_checkpoints, provide_operators
+
+provide_operators()
+allow_runner_checkpoints()
+
+from focalnet_backbone.openmmlab.backbone import FocalNet  # noqa: E402
+from focalnet_backbone.openmmlab.optimizer import LayerDecayOptimWrapperConstructor  # noqa: E402
+from focalnet_backbone.openmmlab.resume import AtomicLocalBackend, ExactResumeHook  # noqa: E402
+
+__all__ = ["AtomicLocalBackend", "ExactResumeHook", "FocalNet", "LayerDecayOptimWrapperConstructor"]

@@ -1,0 +1,63 @@
+"""Whether a config's datasets are there, asked before anything expensive starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+
+
+def check_datasets(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Raise unless every dataset of the data loaders has its files.
+
+    Args:
+        cfg: a config of mmsegmentation or mmdetection, whose default scope is set.
+        loaders: keys of `cfg`, such as `"train_dataloader"`.
+
+    Raises:
+        FileNotFoundError: folders or annotation files are missing, or there is no image; the message gives the
+            layout that is expected, or the image whose label is missing.
+    """
+    datasets = [dataset for name in loaders if cfg.get(name) for dataset in leaf_datasets(cfg[name].dataset)]
+    expected = {}
+    for dataset in datasets:
+        expected.setdefault(dataset.get("data_root") or ".", []).extend(_parts(dataset))
+    for root, parts in expected.items():
+        if not all((Path(root) / part).exists() for part in parts):
+            layout = ", ".join(dict.fromkeys(parts))
+            raise FileNotFoundError(f"no dataset at {root} (in {Path.cwd()}). Expected in that folder: {layout}")
+    for dataset in datasets:
+        if not dataset.get("ann_file"):
+            _check_listed(dataset)
+
+
+def leaf_datasets(dataset: Mapping) -> Iterator[Mapping]:
+    """The datasets inside wrappers such as `RepeatDataset`, `ConcatDataset` and `MultiImageMixDataset`."""
+    if "dataset" in dataset:
+        yield from leaf_datasets(dataset["dataset"])
+    elif "datasets" in dataset:
+        for part in dataset["datasets"]:
+            yield from leaf_datasets(part)
+    else:
+        yield dataset
+
+
+def _parts(dataset: Mapping) -> list[str]:
+    """Folders and files, relative to the dataset's root, that it reads."""
+    names = [*dataset.get("data_prefix", {}).values(), dataset.get("ann_file")]
+    return [name for name in names if isinstance(name, str) and name and "://" not in name]
+
+
+def _check_listed(dataset: Mapping) -> None:
+    """Check a dataset that lists its folders: at least one image, and a label for each."""
+    scope = DefaultScope.get_current_instance().scope_name
+    samples = DATASETS.build({**dataset, "pipeline": [], "serialize_data": False, "_scope_": scope})
+    folder = Path(dataset.get("data_root") or ".") / dataset["data_prefix"].get("img_path", "")
+    if len(samples) == 0:
+        raise FileNotFoundError(f"no image in {folder} that {dataset['type']} reads (*{samples.img_suffix})")
+    for sample in map(samples.get_data_info, range(len(samples))):
+        label = sample.get("seg_map_path")
+        if label is not None and not Path(label).exists():
+            raise FileNotFoundError(f"{sample['img_path']} has no label: expected {label}")

@@ -1,0 +1,224 @@
+"""From a config file to mmengine's runner, with everything checked that can be before a model is built."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.runner import Runner
+
+import focalnet_backbone.openmmlab  # noqa: F401  (operators, safe checkpoints and FocalNet for any config)
+from focalnet_backbone.openmmlab.data import check_datasets
+from focalnet_backbone.openmmlab.resume import latest_checkpoint
+from focalnet_backbone.openmmlab.weights import check_fit, read_weights
+
+
+def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
+    """Read a config and set its default scope, after which its parts can be built.
+
+    Args:
+        path: a config of mmsegmentation or mmdetection, as a Python file.
+        options: values that replace the config's, by dotted keys.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no valid config.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no config file {path}")
+    try:
+        with warnings.catch_warnings():
+            # mmengine looks up mmseg's configs with pkg_resources, which warns several times that it is old.
+            warnings.filterwarnings("ignore", message="pkg_resources")
+            cfg = Config.fromfile(path)
+    except (SyntaxError, NameError, OSError, TypeError) as error:
+        raise ValueError(f"{path} is no valid config: {error}") from error
+    if options:
+        cfg.merge_from_dict(options)
+    init_default_scope(cfg.get("default_scope") or "mmengine")
+    return cfg
+
+
+def build_training_runner(
+    config: str | Path,
+    *,
+    work_dir: str | None = None,
+    options: dict[str, Any] | None = None,
+    launcher: str = "none",
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+) -> Runner:
+    """A runner that is ready to train, and that resumes exactly (see `ExactResumeHook`).
+
+    Args:
+        config: config file.
+        work_dir: folder for logs and checkpoints; the config's or `work_dirs/NAME` by default.
+        options: values that replace the config's, by dotted keys.
+        launcher: "none", or what started the processes: "pytorch", "slurm" or "mpi".
+        resume: a checkpoint, or "auto" for the last one in the working folder, if there is one.
+        amp: whether to train in mixed precision.
+        auto_scale_lr: whether to scale the learning rate to the batch size.
+
+    Raises:
+        FileNotFoundError: the config, a dataset or the checkpoint is missing.
+        ValueError: the config is wrong, or has not what an argument needs.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    cfg = _prepare(config, work_dir, options, launcher)
+    check_datasets(cfg, ("train_dataloader", "val_dataloader"))
+    if amp:
+        if not torch.cuda.is_available():
+            raise ValueError("--amp needs a GPU, and there is none")
+        cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+    if auto_scale_lr:
+        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+            raise ValueError(f"--auto-scale-lr needs auto_scale_lr.base_batch_size in {config}")
+        cfg.auto_scale_lr.enable = True
+    if resume:
+        checkpoint = latest_checkpoint(cfg.work_dir) if resume == "auto" else Path(resume)
+        if checkpoint is not None:
+            read_weights(checkpoint)
+            cfg.load_from = str(checkpoint)
+        cfg.resume = True
+    _save_for_exact_resume(cfg)
+    return _build(cfg)
+
+
+def build_test_runner(
+    config: str | Path,
+    checkpoint: str,
+    *,
+    work_dir: str | None = None,
+    options: dict[str, Any] | None = None,
+    launcher: str = "none",
+    tta: bool = False,
+    out: str | None = None,
+    show_dir: str | None = None,
+    show: bool = False,
+    wait_time: float = 2.0,
+) -> Runner:
+    """A runner that is ready to test a checkpoint.
+
+    Args:
+        config: config file.
+        checkpoint: weights of the whole model, a file or an address.
+        work_dir, options, launcher: as for training.
+        tta: whether to augment each image and merge the predictions.
+        out: where to save predictions: a folder (mmseg) or a `.pkl` file (mmdet).
+        show_dir: folder for painted images.
+        show: whether to show painted images in a window.
+        wait_time: seconds to show each.
+
+    Raises:
+        FileNotFoundError: the config, the dataset or the checkpoint is missing.
+        ValueError: the config is wrong, or has not what an argument needs.
+        CheckpointError: the checkpoint cannot be read, or does not fit the model.
+    """
+    cfg = _prepare(config, work_dir, options, launcher)
+    weights, _ = read_weights(checkpoint)
+    cfg.load_from = checkpoint
+    check_datasets(cfg, ("test_dataloader",))
+    is_detection = cfg.get("default_scope") == "mmdet"
+    if out and is_detection and not out.endswith((".pkl", ".pickle")):
+        raise ValueError(f"--out must be a .pkl file for mmdet, got {out}")
+    if out and not is_detection:
+        cfg.test_evaluator.update(output_dir=out, keep_results=True)
+    if show or show_dir:
+        _turn_on_painting(cfg, show, wait_time, show_dir)
+    if tta:
+        _turn_on_augmentation(cfg)
+    runner = _build(cfg)
+    model = runner.model
+    while isinstance(model, BaseTTAModel) or is_model_wrapper(model):
+        model = model.module
+    check_fit(model, weights, checkpoint)
+    if out and is_detection:
+        from mmdet.evaluation import DumpDetResults
+
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+    return runner
+
+
+def _prepare(config: str | Path, work_dir: str | None, options: dict[str, Any] | None, launcher: str) -> Config:
+    cfg = load_config(config, options)
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
+    if launcher == "pytorch" and not torch.cuda.is_available():
+        _distribute_on_cpu(cfg)
+    return cfg
+
+
+def _build(cfg: Config) -> Runner:
+    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+
+
+def _distribute_on_cpu(cfg: Config) -> None:
+    """Let several processes work without GPUs, which mmengine's launcher takes for granted."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    cfg.model_wrapper_cfg = {
+        "type": "MMDistributedDataParallel",
+        "device_ids": None,
+        "broadcast_buffers": False,
+        "find_unused_parameters": cfg.get("find_unused_parameters", False),
+    }
+    if _replace_type(cfg.model, "SyncBN", "BN"):
+        print_log("without GPUs, BN takes the place of SyncBN: its statistics are each process's own", "current")
+
+
+def _replace_type(part: object, old: str, new: str) -> int:
+    """Replace a `type` everywhere in a part of a config. Returns how often."""
+    if isinstance(part, list | tuple):
+        return sum(_replace_type(value, old, new) for value in part)
+    if not isinstance(part, dict):
+        return 0
+    found = part.get("type") == old
+    if found:
+        part["type"] = new
+    return found + sum(_replace_type(value, old, new) for value in part.values())
+
+
+def _save_for_exact_resume(cfg: Config) -> None:
+    cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "ExactResumeHook"}]
+    saving = {"type": "CheckpointHook", "backend_args": {"backend": "atomic_local"}}
+    saving.update(cfg.get("default_hooks", {}).get("checkpoint", {}))
+    cfg.merge_from_dict({"default_hooks": {"checkpoint": saving}})
+
+
+def _turn_on_painting(cfg: Config, show: bool, wait_time: float, show_dir: str | None) -> None:
+    hook = cfg.get("default_hooks", {}).get("visualization")
+    if hook is None:
+        raise ValueError("--show and --show-dir need a visualization hook in the config's default_hooks")
+    hook.draw = True
+    if show:
+        hook.update(show=True, wait_time=wait_time)
+    if show_dir and cfg.get("default_scope") == "mmdet":
+        hook.test_out_dir = show_dir
+    elif show_dir:
+        hook.interval = 1
+        cfg.visualizer.save_dir = show_dir
+
+
+def _turn_on_augmentation(cfg: Config) -> None:
+    pipeline = cfg.test_dataloader.dataset.get("pipeline", [])
+    if cfg.get("default_scope") == "mmdet" and "tta_model" not in cfg:
+        nms = {"type": "nms", "iou_threshold": 0.5}
+        cfg.tta_model = {"type": "DetTTAModel", "tta_cfg": {"nms": nms, "max_per_img": 100}}
+    if cfg.get("default_scope") == "mmdet" and "tta_pipeline" not in cfg:
+        keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
+        flips = [{"type": "RandomFlip", "prob": 1.0}, {"type": "RandomFlip", "prob": 0.0}]
+        pack = [{"type": "PackDetInputs", "meta_keys": keys}]
+        augment = {"type": "TestTimeAug", "transforms": [flips, pack]}
+        cfg.tta_pipeline = [*copy.deepcopy(pipeline[:-1]), augment]
+    if "tta_model" not in cfg or "tta_pipeline" not in cfg:
+        raise ValueError("--tta needs tta_model and tta_pipeline in the config")
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = {**cfg.tta_model, "module": cfg.model}

@@ -1,0 +1,91 @@
+"""The tools on a config of mmdetection: training, exact resume, testing with dumped predictions."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from focalnet_backbone.openmmlab import launch
+
+CONFIG = """
+_base_ = ["mmdet::atss/atss_r50_fpn_1x_coco.py"]
+custom_imports = dict(imports=["focalnet_backbone.openmmlab"])
+model = dict(
+    backbone=dict(_delete_=True, type="FocalNet", embed_dim=4, depths=[1, 1, 1, 1], drop_path_rate=0.2),
+    neck=dict(in_channels=[4, 8, 16, 32], out_channels=8),
+    bbox_head=dict(num_classes=4, in_channels=8, feat_channels=32, stacked_convs=1),
+    test_cfg=dict(score_thr=0.0),
+)
+metainfo = dict(classes=("ball", "tile", "cone", "star"))
+pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackDetInputs"),
+]
+train_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        data_root="ROOT",
+        metainfo=metainfo,
+        ann_file="coco/instances_training.json",
+        data_prefix=dict(img="images/training"),
+        pipeline=pipeline,
+    ),
+)
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        data_root="ROOT",
+        metainfo=metainfo,
+        ann_file="coco/instances_validation.json",
+        data_prefix=dict(img="images/validation"),
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file="ROOT/coco/instances_validation.json")
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=2)
+"""
+
+
+@pytest.fixture
+def config(sample_dataset: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "detector.py"
+    path.write_text(CONFIG.replace("ROOT", str(sample_dataset)))
+    return path
+
+
+def train(config: Path, work_dir: Path, *flags: str) -> None:
+    name = f"experiment_name={work_dir.name}"
+    assert launch.command_train([str(config), "--work-dir", str(work_dir), *flags, "--cfg-options", name]) == 0
+
+
+def test_a_detector_trains_resumes_exactly_and_is_tested(config, tmp_path, capfd):
+    train(config, tmp_path / "whole")
+    (tmp_path / "part").mkdir()
+    shutil.copy(tmp_path / "whole" / "epoch_1.pth", tmp_path / "part")
+    train(config, tmp_path / "part", "--resume")
+    weights, expected = (
+        torch.load(tmp_path / name / "epoch_2.pth", weights_only=True)["state_dict"] for name in ("part", "whole")
+    )
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+    arguments = [str(config), str(tmp_path / "whole" / "epoch_2.pth"), "--work-dir", str(tmp_path), "--tta"]
+    options = ["--cfg-options", "experiment_name=detector_test"]
+    assert launch.command_test([*arguments, "--out", str(tmp_path / "found.pkl"), *options]) == 0
+    assert "bbox_mAP" in "".join(capfd.readouterr())
+    assert len(pickle.loads((tmp_path / "found.pkl").read_bytes())) == 3
+
+
+def test_a_missing_coco_dataset_is_one_line_with_the_expected_layout(config, tmp_path, capfd):
+    config.write_text(CONFIG.replace("ROOT", "nowhere"))
+    assert launch.command_train([str(config)]) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert all(word in line for word in ("nowhere", "coco/instances_training.json", "images/validation"))

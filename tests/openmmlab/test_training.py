@@ -1,0 +1,219 @@
+"""Training by the tools: what it writes, how it resumes, what it says of mistakes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mmseg
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from focalnet_backbone.openmmlab import launch
+from focalnet_backbone.openmmlab.resume import latest_checkpoint
+from tests.openmmlab.conftest import ROOT, SAMPLE_CONFIG
+
+KILLER = """
+import os, signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class KillHook(Hook):
+    priority = "LOWEST"
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        if runner.iter + 1 == int(os.environ["KILL_AFTER"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "FOCALNET_VENV": sys.prefix, "OMP_NUM_THREADS": "1", **variables}
+
+
+def losses(checkpoint: Path) -> list[float]:
+    """The loss of each iteration that the run of a checkpoint has done."""
+    history = torch.load(checkpoint, weights_only=True)["message_hub"]["log_scalars"]["train/loss"]
+    return history.data[0].tolist()
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    assert losses(ours) == losses(theirs)
+    weights, expected = (torch.load(path, weights_only=True)["state_dict"] for path in (ours, theirs))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def test_training_writes_checkpoints_that_a_safe_load_reads(trained):
+    checkpoint = torch.load(trained.checkpoint, weights_only=True)
+    assert checkpoint["meta"]["iter"] == 4
+    assert checkpoint["meta"]["dataset_meta"]["classes"][0] == "ball"
+    assert len(losses(trained.checkpoint)) == 4
+    assert not [path for path in trained.work_dir.iterdir() if "unfinished" in path.name]
+
+
+def test_a_killed_run_resumes_to_the_same_losses_and_weights(trained, run_training, tiny_options, tmp_path):
+    (tmp_path / "killer.py").write_text(KILLER)
+    config = tmp_path / "killed.py"
+    config.write_text(
+        f"_base_ = [{str(SAMPLE_CONFIG)!r}]\n"
+        "custom_imports = dict(imports=['focalnet_backbone.openmmlab', 'killer'])\n"
+        "custom_hooks = [dict(type='KillHook')]\n"
+    )
+    work_dir = tmp_path / "work"
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), str(config), "--work-dir", str(work_dir)]
+    # Iteration 3 is lost: the checkpoint is that of iteration 2, with validation after it.
+    variables = environment(KILL_AFTER="3")
+    variables["PYTHONPATH"] += os.pathsep + str(tmp_path)
+    killed = subprocess.run(
+        [*command, "--cfg-options", *tiny_options], cwd=tmp_path, env=variables, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name for path in work_dir.glob("*.pth")] == ["iter_2.pth"]
+
+    assert run_training(work_dir, "--resume") == 0
+
+    assert_same_run(work_dir / "iter_4.pth", trained.checkpoint)
+
+
+def test_resume_goes_on_where_another_seed_was_drawn(run_training, tmp_path):
+    unseeded = ("randomness.seed=None",)
+    assert run_training(tmp_path / "whole", options=unseeded) == 0
+    (tmp_path / "part").mkdir()
+    shutil.copy(tmp_path / "whole" / "iter_2.pth", tmp_path / "part")
+
+    assert run_training(tmp_path / "part", "--resume", options=unseeded) == 0
+
+    assert_same_run(tmp_path / "part" / "iter_4.pth", tmp_path / "whole" / "iter_4.pth")
+
+
+def test_resume_without_a_checkpoint_starts_afresh(trained, run_training, tmp_path):
+    assert run_training(tmp_path, "--resume") == 0
+    assert_same_run(tmp_path / "iter_4.pth", trained.checkpoint)
+
+
+def test_the_last_checkpoint_is_the_named_one_or_else_the_newest_whole_one(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    for age, name in enumerate([".unfinished-1-iter_6.pth", "iter_2.pth", "iter_4.pth"]):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    assert latest_checkpoint(tmp_path).name == "iter_2.pth"
+    # The folder was moved since.
+    (tmp_path / "last_checkpoint").write_text("/elsewhere/iter_4.pth")
+    assert latest_checkpoint(tmp_path) == tmp_path / "iter_4.pth"
+    # Killed while the note was written.
+    (tmp_path / "last_checkpoint").write_text("")
+    assert latest_checkpoint(tmp_path).name == "iter_2.pth"
+
+
+def test_mmseg_s_own_tool_trains_the_config(tiny_options, tmp_path):
+    tool = Path(mmseg.__file__).parent / ".mim" / "tools" / "train.py"
+    command = [sys.executable, str(tool), str(SAMPLE_CONFIG), "--work-dir", str(tmp_path / "work")]
+    subprocess.run([*command, "--cfg-options", *tiny_options], cwd=tmp_path, env=environment(), check=True)
+    assert (tmp_path / "work" / "iter_4.pth").exists()
+
+
+def test_two_processes_train_and_test_on_the_cpu(tiny_options, tmp_path):
+    options = ["--cfg-options", *tiny_options, "model.decode_head.norm_cfg.type=SyncBN", "train_cfg.max_iters=2"]
+    work = ["--work-dir", str(tmp_path / "work")]
+    train = ["bash", str(ROOT / "tools" / "dist_train.sh"), str(SAMPLE_CONFIG), "2", *work, *options]
+    subprocess.run(train, cwd=tmp_path, env=environment(), check=True)
+    checkpoint = tmp_path / "work" / "iter_2.pth"
+    test = ["bash", str(ROOT / "tools" / "dist_test.sh"), str(SAMPLE_CONFIG), str(checkpoint), "2", *work, *options]
+    done = subprocess.run(test, cwd=tmp_path, env=environment(), check=True, capture_output=True, text=True)
+    assert "mIoU" in done.stdout + done.stderr
+
+
+def test_test_tool_prints_the_iou_of_each_class_and_saves_predictions(trained, tiny_options, tmp_path, capfd):
+    arguments = [str(SAMPLE_CONFIG), str(trained.checkpoint), "--work-dir", str(tmp_path)]
+    flags = ["--out", str(tmp_path / "labels"), "--show-dir", str(tmp_path / "painted")]
+    options = [*tiny_options, "experiment_name=plain", "visualizer.name=plain"]
+
+    assert launch.command_test([*arguments, *flags, "--cfg-options", *options]) == 0
+
+    printed = "".join(capfd.readouterr())
+    assert "mIoU" in printed
+    assert all(name in printed for name in ("ball", "photograph", "brick"))
+    labels = sorted((tmp_path / "labels").iterdir())
+    assert [path.name for path in labels] == ["00001.png", "00002.png", "00003.png"]
+    assert np.asarray(Image.open(labels[0])).shape == (64, 64)
+    assert len(list(tmp_path.rglob("painted/**/*.png"))) == 3
+
+
+def test_test_tool_merges_augmented_predictions(trained, tiny_options, tmp_path, capfd):
+    arguments = [str(SAMPLE_CONFIG), str(trained.checkpoint), "--work-dir", str(tmp_path), "--tta"]
+    assert launch.command_test([*arguments, "--cfg-options", *tiny_options, "experiment_name=tta"]) == 0
+    assert "mIoU" in "".join(capfd.readouterr())
+
+
+def fail(capfd: pytest.CaptureFixture, arguments: list[str], tool: str = "train") -> str:
+    """The error line of a command line that has to fail."""
+    capfd.readouterr()
+    assert getattr(launch, f"command_{tool}")(arguments) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[-1].startswith(f"{tool}.py: ")
+    assert not any("Traceback" in line for line in lines)
+    return lines[-1]
+
+
+def test_a_missing_dataset_is_one_line_with_the_expected_layout(capfd, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mmengine.runner.Runner.from_cfg", lambda cfg: pytest.fail("a model was built"))
+    config = ROOT / "configs" / "mmseg" / "upernet_focalnet_tiny_srf_160k_ade20k_512x512.py"
+    line = fail(capfd, [str(config)])
+    assert "data/ade/ADEChallengeData2016" in line
+    for part in ("images/training", "annotations/training", "images/validation", "annotations/validation"):
+        assert part in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_without_label_is_named(capfd, sample_dataset, tiny_options, tmp_path):
+    shutil.copytree(sample_dataset, tmp_path / "data")
+    (tmp_path / "data" / "annotations" / "training" / "00002.png").unlink()
+    options = [option.replace(str(sample_dataset), str(tmp_path / "data")) for option in tiny_options]
+    line = fail(capfd, [str(SAMPLE_CONFIG), "--cfg-options", *options])
+    assert "images/training/00002.jpg has no label" in line
+
+
+def test_a_folder_without_images_is_named(capfd, sample_dataset, tiny_options, tmp_path):
+    shutil.copytree(sample_dataset, tmp_path / "data")
+    for image in (tmp_path / "data" / "images" / "training").iterdir():
+        image.unlink()
+    options = [option.replace(str(sample_dataset), str(tmp_path / "data")) for option in tiny_options]
+    assert "no image in" in fail(capfd, [str(SAMPLE_CONFIG), "--cfg-options", *options])
+
+
+def test_other_mistakes_are_one_line(capfd, trained, tiny_options, tmp_path):
+    config, options = str(SAMPLE_CONFIG), ["--cfg-options", *tiny_options]
+    broken = tmp_path / "broken.py"
+    broken.write_text("model = dict(")
+    truncated = tmp_path / "truncated.pth"
+    truncated.write_bytes(trained.checkpoint.read_bytes()[:1000])
+
+    assert "no config file nowhere.py" in fail(capfd, ["nowhere.py"])
+    assert "broken.py is no valid config" in fail(capfd, [str(broken)])
+    assert "--amp needs a GPU" in fail(capfd, [config, "--amp", *options])
+    assert "truncated.pth" in fail(capfd, [config, "--resume", str(truncated), *options])
+    assert "nowhere.pth" in fail(capfd, [config, "nowhere.pth", *options], "test")
+    assert "truncated.pth" in fail(capfd, [config, str(truncated), *options], "test")
+    wider = [*options, "model.backbone.embed_dim=8", f"work_dir={tmp_path}"]
+    assert "does not fit" in fail(capfd, [config, str(trained.checkpoint), *wider], "test")
+    assert "embed_dim" in fail(capfd, [config, *options, "model.backbone.embed_dim=0", f"work_dir={tmp_path}"])
+    weights = "model.backbone.init_cfg.checkpoint=nowhere.pth"
+    pretrained = [*options, "model.backbone.init_cfg.type=Pretrained", weights, f"work_dir={tmp_path}"]
+    assert "nowhere.pth" in fail(capfd, [config, *pretrained])
+
+
+def test_any_config_gets_exact_resume_and_whole_checkpoints(trained):
+    cfg = Config.fromfile(next(trained.work_dir.glob("*.py")))
+    assert cfg.custom_hooks == [{"type": "ExactResumeHook"}]
+    assert cfg.default_hooks.checkpoint.backend_args == {"backend": "atomic_local"}
+    assert cfg.default_hooks.checkpoint.interval == 2

@@ -1,0 +1,33 @@
+#!/usr/bin/env python
+"""Write a small dataset in COCO's and ADE20K's formats: drawn objects on photographs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from focalnet_backbone.sample_dataset import make_sample_dataset
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("root", type=Path, help="folder to make")
+    parser.add_argument("--train", type=int, default=400, metavar="N", help="training images")
+    parser.add_argument("--val", type=int, default=100, metavar="N", help="validation images")
+    parser.add_argument("--size", type=int, default=256, metavar="PIXELS", help="height and width of the images")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing")
+    args = parser.parse_args()
+    try:
+        make_sample_dataset(args.root, args.train, args.val, args.size, args.seed)
+    except (OSError, ValueError) as error:
+        sys.exit(f"make_sample_dataset.py: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"make_sample_dataset.py: needs scikit-image ({error})")
+    print(f"wrote {args.train} training and {args.val} validation images to {args.root}")
+
+
+if __name__ == "__main__":
+    main()

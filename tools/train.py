@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Train the model of a config of mmsegmentation or mmdetection, FocalNet included."""
+
+import sys
+
+from focalnet_backbone.openmmlab.launch import command_train
+
+if __name__ == "__main__":
+    sys.exit(command_train())
