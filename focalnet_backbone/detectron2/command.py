@@ -1,0 +1,98 @@
+"""The command line of `tools/train_net.py`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from detectron2.engine import default_argument_parser, launch
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessExitedException
+
+from focalnet_backbone.checkpoints import CheckpointError
+from focalnet_backbone.detectron2.datasets import read_coco
+from focalnet_backbone.detectron2.jobs import Job, load_job
+from focalnet_backbone.detectron2.train import evaluate_weights, train
+
+logger = logging.getLogger(__name__)
+
+USER_ERRORS = (CheckpointError, FloatingPointError, OSError, ValueError)
+"""What a wrong config, file or command ends in; all else is a defect, and keeps its traceback."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """detectron2's command line, and a dataset in COCO's format."""
+    parser = default_argument_parser(
+        epilog="""examples:
+  train a published set-up on COCO with 8 GPUs:
+    train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_focalnet_tiny_srf_1x.yaml
+  go on after an interruption:
+    train_net.py --num-gpus 8 --config-file ... --resume
+  train on your own data, its classes read from the file, starting from a COCO detector:
+    train_net.py --config-file ... --train-json train.json --train-images train/ --val-json val.json \\
+        --val-images val/ MODEL.WEIGHTS detector.pth SOLVER.MAX_ITER 5000 OUTPUT_DIR output/mine
+"""
+    )
+    parser.description = "Train or evaluate a FocalNet detector with detectron2. On CPU, --num-gpus counts processes."
+    data = parser.add_argument_group("a dataset in COCO's format, in place of the config's")
+    for split in ("train", "val"):
+        data.add_argument(f"--{split}-json", metavar="FILE", help="annotations")
+        data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images that they name")
+    return parser
+
+
+def job_from_arguments(args: argparse.Namespace) -> Job:
+    """The job that the command line asks for, checked. Raises one of `USER_ERRORS` if something is wrong with it."""
+    if not args.config_file:
+        raise ValueError("--config-file is missing")
+    job = load_job(args.config_file, args.opts)
+    datasets = []
+    for split in ("train", "val"):
+        annotations, images = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
+        if (annotations is None) != (images is None):
+            raise ValueError(f"--{split}-json and --{split}-images go together")
+        datasets.append(read_coco(annotations, images) if annotations else None)
+    if any(datasets):
+        job.use_datasets(*datasets)
+    job.check(train=not args.eval_only)
+    return job
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train or evaluate in this process, which may be one of several."""
+    job = job_from_arguments(args)
+    output_dir = Path(job.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for name in ("detectron2", "fvcore", "focalnet_backbone"):
+        setup_logger(str(output_dir), comm.get_rank(), name=name)
+    if comm.is_main_process():
+        job.save(output_dir / "config.yaml")
+    results = evaluate_weights(job, last=args.resume) if args.eval_only else train(job, resume=args.resume)
+    for task in ("bbox", "segm"):
+        if task in results:
+            logger.info("%s AP %.1f", {"bbox": "box", "segm": "mask"}[task], results[task]["AP"])
+
+
+def main_of_process(args: argparse.Namespace) -> None:
+    """`main`, ending with one line and exit code 1 on an error of the user's."""
+    try:
+        main(args)
+    except USER_ERRORS as error:
+        sys.exit(f"train_net.py: {error}")
+
+
+def run_command(arguments: list[str] | None = None) -> None:
+    """`tools/train_net.py`."""
+    args = make_parser().parse_args(arguments)
+    try:
+        job_from_arguments(args)  # What is wrong with it is said before processes start.
+        launch(main_of_process, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+    except USER_ERRORS as error:
+        sys.exit(f"train_net.py: {error}")
+    except ProcessExitedException:
+        sys.exit(1)  # The process has said why.
+    except KeyboardInterrupt:
+        sys.exit("train_net.py: interrupted; with --resume it goes on from the last checkpoint")

@@ -1,0 +1,130 @@
+"""Jobs from detectron2's LazyConfig."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import LazyConfig, instantiate
+from detectron2.evaluation import COCOEvaluator
+from detectron2.solver import LRMultiplier
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from focalnet_backbone.detectron2.jobs.job import Job, first_line
+from focalnet_backbone.detectron2.loader import build_train_loader
+
+
+class LazyJob(Job):
+    """A job from a LazyConfig with `model`, `optimizer`, `lr_multiplier`, `dataloader` and `train`, as detectron2's.
+
+    Args:
+        config: path of a Python file.
+        overrides: `key=value` for the config.
+    """
+
+    device_hint = "append train.device=cpu"
+
+    def __init__(self, config: str | Path, overrides: Sequence[str] = ()) -> None:
+        self.cfg = load_lazy(config, overrides)
+        train = self.cfg.train
+        self.output_dir = train.output_dir
+        self.weights = train.init_checkpoint
+        self.device = train.device
+        self.seed = train.get("seed", -1)
+        self.max_iter = train.max_iter
+        self.batch_size = self.cfg.dataloader.train.total_batch_size
+        self.mixed_precision = train.amp.enabled
+        self.checkpoint_period = train.checkpointer.period
+        self.eval_period = train.eval_period
+        self.log_period = train.log_period
+        self.best_metric = train.get("best_metric", self.best_metric)
+        self.ddp = OmegaConf.to_container(train.ddp)
+
+    @property
+    def train_names(self) -> list[str]:
+        return _as_list(self.cfg.dataloader.train.dataset.names)
+
+    @property
+    def test_names(self) -> list[str]:
+        return _as_list(self.cfg.dataloader.test.dataset.names)
+
+    @property
+    def masks(self) -> bool:
+        return self.cfg.dataloader.train.mapper.get("use_instance_mask", False)
+
+    def _set_datasets(self, train: str | None, val: str | None) -> None:
+        if train:
+            self.cfg.dataloader.train.dataset.names = train
+        self.cfg.dataloader.test.dataset.names = val or []
+
+    def _set_mask_format(self, mask_format: str) -> None:
+        self.cfg.dataloader.train.mapper.instance_mask_format = mask_format
+
+    def set_classes(self, number: int) -> None:
+        # Two-stage detectors keep it in the RoI heads, one-stage detectors in themselves.
+        self.cfg.model.get("roi_heads", self.cfg.model).num_classes = number
+
+    def model(self) -> nn.Module:
+        return instantiate(self.cfg.model).to(self.device)
+
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        config = copy.deepcopy(self.cfg.optimizer)
+        config.params.model = model
+        return instantiate(config)
+
+    def scheduler(self, optimizer: Optimizer) -> LRMultiplier:
+        return LRMultiplier(optimizer, instantiate(self.cfg.lr_multiplier), self.max_iter)
+
+    def train_loader(self, seed: int, start_iter: int) -> Iterable:
+        arguments = {key: instantiate(value) for key, value in self.cfg.dataloader.train.items() if key != "_target_"}
+        return build_train_loader(**arguments, seed=seed, start_iter=start_iter)
+
+    def test_mapper(self) -> Callable[[dict], dict]:
+        return instantiate(self.cfg.dataloader.test.mapper)
+
+    def test_loader(self, name: str) -> DataLoader:
+        config = copy.deepcopy(self.cfg.dataloader.test)
+        config.dataset.names = name
+        return instantiate(config)
+
+    def evaluator(self, name: str) -> COCOEvaluator:
+        config = copy.deepcopy(self.cfg.dataloader.evaluator)
+        config.dataset_name = name
+        config.output_dir = str(Path(self.output_dir, "inference"))
+        return instantiate(config)
+
+    def save(self, path: Path) -> None:
+        LazyConfig.save(self.cfg, str(path))
+
+
+def load_lazy(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """A LazyConfig from a Python file and `key=value` overrides.
+
+    Raises `ValueError` that names the file or the override which is wrong.
+    """
+    try:
+        cfg = LazyConfig.load(str(config))
+    except (SyntaxError, ImportError) as error:
+        raise ValueError(f"{config}: {first_line(error)}") from error
+    missing = [key for key in ("model", "optimizer", "lr_multiplier", "dataloader", "train") if key not in cfg]
+    if missing:
+        raise ValueError(f"{config} is not a LazyConfig for training: it lacks {', '.join(missing)}")
+    for override in overrides:
+        key = override.split("=")[0]
+        try:
+            # A new key is right where arguments of a call are listed; elsewhere nothing would read it.
+            if OmegaConf.select(cfg, key) is None and "_target_" not in OmegaConf.select(cfg, key.rpartition(".")[0]):
+                raise KeyError(f"{config} has no {key}")
+            LazyConfig.apply_overrides(cfg, [override])
+        except Exception as error:  # The parser of overrides has errors of its own, of several libraries.
+            raise ValueError(f"override {override}: {first_line(error)}") from error
+    return cfg
+
+
+def _as_list(names: Any) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)

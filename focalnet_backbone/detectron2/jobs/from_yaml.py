@@ -1,0 +1,150 @@
+"""Jobs from detectron2's `CfgNode`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.evaluation import COCOEvaluator
+from detectron2.modeling import build_model
+from detectron2.solver import LRMultiplier, build_lr_scheduler, build_optimizer
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from focalnet_backbone.detectron2.config import add_focalnet_config
+from focalnet_backbone.detectron2.jobs.job import Job, first_line
+from focalnet_backbone.detectron2.loader import build_train_loader, detr_augmentations
+
+
+class YamlJob(Job):
+    """A job from detectron2's `CfgNode`.
+
+    Args:
+        config: path of a YAML file.
+        overrides: `KEY value KEY value ...` for the config.
+    """
+
+    device_hint = "append MODEL.DEVICE cpu"
+
+    def __init__(self, config: str | Path, overrides: Sequence[str] = ()) -> None:
+        self.cfg = load_yaml(config, overrides)
+        self.output_dir = self.cfg.OUTPUT_DIR
+        self.weights = self.cfg.MODEL.WEIGHTS
+        self.device = self.cfg.MODEL.DEVICE
+        self.seed = self.cfg.SEED
+        self.max_iter = self.cfg.SOLVER.MAX_ITER
+        self.batch_size = self.cfg.SOLVER.IMS_PER_BATCH
+        self.mixed_precision = self.cfg.SOLVER.AMP.ENABLED
+        self.checkpoint_period = self.cfg.SOLVER.CHECKPOINT_PERIOD
+        self.eval_period = self.cfg.TEST.EVAL_PERIOD
+        self.best_metric = self.cfg.TEST.BEST_METRIC
+        self.ddp = {"broadcast_buffers": False}
+
+    @property
+    def train_names(self) -> list[str]:
+        return list(self.cfg.DATASETS.TRAIN)
+
+    @property
+    def test_names(self) -> list[str]:
+        return list(self.cfg.DATASETS.TEST)
+
+    @property
+    def masks(self) -> bool:
+        return self.cfg.MODEL.MASK_ON
+
+    def _set_datasets(self, train: str | None, val: str | None) -> None:
+        if train:
+            self.cfg.DATASETS.TRAIN = (train,)
+        self.cfg.DATASETS.TEST = (val,) if val else ()
+
+    def _set_mask_format(self, mask_format: str) -> None:
+        self.cfg.INPUT.MASK_FORMAT = mask_format
+
+    def set_classes(self, number: int) -> None:
+        self.cfg.MODEL.ROI_HEADS.NUM_CLASSES = number
+        self.cfg.MODEL.RETINANET.NUM_CLASSES = number
+
+    def model(self) -> nn.Module:
+        return build_model(self.cfg)
+
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        solver = self.cfg.SOLVER
+        if solver.OPTIMIZER == "SGD":
+            return build_optimizer(self.cfg, model)
+        parameters = get_default_optimizer_params(
+            model,
+            base_lr=solver.BASE_LR,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            bias_lr_factor=solver.BIAS_LR_FACTOR,
+            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        )
+        adamw = torch.optim.AdamW(parameters, solver.BASE_LR, tuple(solver.BETAS), weight_decay=solver.WEIGHT_DECAY)
+        return maybe_add_gradient_clipping(self.cfg, adamw)
+
+    def scheduler(self, optimizer: Optimizer) -> LRMultiplier:
+        return build_lr_scheduler(self.cfg, optimizer)
+
+    def train_loader(self, seed: int, start_iter: int) -> Iterable:
+        dataset = get_detection_dataset_dicts(
+            self.cfg.DATASETS.TRAIN, filter_empty=self.cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        )
+        return build_train_loader(
+            dataset,
+            self._train_mapper(),
+            self.batch_size,
+            aspect_ratio_grouping=self.cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            num_workers=self.cfg.DATALOADER.NUM_WORKERS,
+            seed=seed,
+            start_iter=start_iter,
+        )
+
+    def _train_mapper(self) -> DatasetMapper:
+        crop = self.cfg.INPUT.DETR_CROP
+        if not crop.ENABLED:
+            return DatasetMapper(self.cfg, True)
+        augmentations = detr_augmentations(
+            self.cfg.INPUT.MIN_SIZE_TRAIN,
+            self.cfg.INPUT.MAX_SIZE_TRAIN,
+            crop_min_sizes=crop.MIN_SIZE_TRAIN,
+            crop_size=tuple(crop.SIZE),
+            crop_prob=crop.PROB,
+        )
+        return DatasetMapper(self.cfg, True, augmentations=augmentations)
+
+    def test_mapper(self) -> Callable[[dict], dict]:
+        return DatasetMapper(self.cfg, False)
+
+    def test_loader(self, name: str) -> DataLoader:
+        return build_detection_test_loader(self.cfg, name)
+
+    def evaluator(self, name: str) -> COCOEvaluator:
+        return COCOEvaluator(name, output_dir=str(Path(self.output_dir, "inference")))
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.cfg.dump(), encoding="utf-8")
+
+
+def load_yaml(config: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
+    """A `CfgNode` with FocalNet's keys, from a YAML file and `KEY value ...` pairs.
+
+    Raises `ValueError` that names the file or the override which is wrong.
+    """
+    cfg = get_cfg()
+    add_focalnet_config(cfg)
+    try:
+        cfg.merge_from_file(str(config))
+    except (AssertionError, KeyError, ValueError) as error:
+        raise ValueError(f"{config}: {first_line(error)}") from error
+    if len(overrides) % 2:
+        raise ValueError(f"overrides must be pairs of a key and a value, got {' '.join(overrides)}")
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except (AssertionError, KeyError, ValueError) as error:
+            raise ValueError(f"override {key} {value}: {first_line(error)}") from error
+    return cfg

@@ -1,0 +1,141 @@
+"""What a config asks for, in one form for both of detectron2's config systems."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.evaluation import COCOEvaluator
+from detectron2.solver import LRMultiplier
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from focalnet_backbone.detectron2.datasets import CocoDataset, check_registered, register
+
+
+class Job(ABC):
+    """A config, loaded.
+
+    Attributes:
+        output_dir: folder for checkpoints and logs.
+        weights: what the training starts from, as `FocalNetCheckpointer.load` takes it.
+        device: "cuda" or "cpu".
+        seed: seed of everything random; negative for a new one each time.
+        max_iter: iterations of the training.
+        batch_size: images an iteration, of all processes together.
+        mixed_precision: whether to train in float16 where that is safe.
+        checkpoint_period, eval_period, log_period: iterations between checkpoints, evaluations, lines of the log.
+        best_metric: metric by which the best checkpoint is kept.
+        ddp: options for `DistributedDataParallel`.
+    """
+
+    output_dir: str
+    weights: str
+    device: str
+    seed: int
+    max_iter: int
+    batch_size: int
+    mixed_precision: bool
+    checkpoint_period: int
+    eval_period: int
+    log_period: int = 20
+    best_metric: str = "bbox/AP"
+    device_hint: str
+    ddp: dict[str, Any]
+
+    @property
+    @abstractmethod
+    def train_names(self) -> list[str]:
+        """Names of the datasets to train on."""
+
+    @property
+    @abstractmethod
+    def test_names(self) -> list[str]:
+        """Names of the datasets to evaluate on."""
+
+    @property
+    @abstractmethod
+    def masks(self) -> bool:
+        """Whether the model learns masks."""
+
+    def use_datasets(self, train: CocoDataset | None, val: CocoDataset | None) -> None:
+        """Put datasets in the place of the config's, and fit the number of classes and the mask format to them.
+
+        Raises `ValueError` if their classes differ, or the training set lacks the masks that the model learns.
+        """
+        if train and val and train.categories != val.categories:
+            raise ValueError(f"{train.annotations} and {val.annotations} have different classes")
+        if train and self.masks and not train.masks:
+            raise ValueError(f"{train.annotations} has objects without segmentation, and the model learns masks")
+        self._set_datasets(register(train) if train else None, register(val) if val else None)
+        if train and train.masks:
+            self._set_mask_format(train.masks)
+        self.set_classes(len((train or val).categories))
+
+    @abstractmethod
+    def _set_datasets(self, train: str | None, val: str | None) -> None:
+        """Name the datasets; with a training set but no validation set, nothing is evaluated."""
+
+    @abstractmethod
+    def _set_mask_format(self, mask_format: str) -> None:
+        """Set the form of the training masks: "polygon" or "bitmask"."""
+
+    @abstractmethod
+    def set_classes(self, number: int) -> None:
+        """Set the number of classes."""
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """A new model on the device."""
+
+    @abstractmethod
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        """A new optimizer for the model."""
+
+    @abstractmethod
+    def scheduler(self, optimizer: Optimizer) -> LRMultiplier:
+        """A new learning rate schedule for the optimizer."""
+
+    @abstractmethod
+    def train_loader(self, seed: int, start_iter: int) -> Iterable:
+        """Endless batches from an iteration on."""
+
+    @abstractmethod
+    def test_mapper(self) -> Callable[[dict], dict]:
+        """What turns `{"file_name": path}` into the model's input."""
+
+    @abstractmethod
+    def test_loader(self, name: str) -> DataLoader:
+        """The images of a dataset, once."""
+
+    @abstractmethod
+    def evaluator(self, name: str) -> COCOEvaluator:
+        """COCO's evaluation on a dataset."""
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write the config, with everything that was put into it."""
+
+    def check(self, *, train: bool) -> None:
+        """Check what would otherwise fail only after the model is built.
+
+        Raises:
+            FileNotFoundError: a dataset is not there.
+            ValueError: a dataset is unknown, none is named, or there is no such device.
+        """
+        needed = (self.train_names if train else []) + self.test_names
+        if not needed:
+            raise ValueError("the config names no dataset")
+        check_registered(needed)
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"the config asks for device {self.device}, but there is no GPU; {self.device_hint}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    text = str(error.args[0]) if error.args else ""
+    return text.splitlines()[0] if text else repr(error)

@@ -1,0 +1,262 @@
+"""The backbone in detectron2's registry, and in every meta-architecture that takes one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, build_backbone, build_model
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+
+from focalnet_backbone import FocalNet, FocalNetConfig
+from focalnet_backbone.analysis import count
+from focalnet_backbone.detectron2 import FocalNetBackbone, add_focalnet_config
+from focalnet_backbone.variants import VARIANTS
+from tests.conftest import knobs_from_reference, load_golden
+
+TINY = {"embed_dim": 4, "depths": [1, 1, 1, 1], "focal_windows": [3, 3, 3, 3]}
+
+
+@pytest.fixture
+def cfg() -> CfgNode:
+    cfg = get_cfg()
+    add_focalnet_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.BACKBONE.NAME = "build_focalnet_backbone"
+    cfg.MODEL.FOCALNET.merge_from_other_cfg(CfgNode({k.upper(): v for k, v in TINY.items()}))
+    return cfg
+
+
+def test_adding_the_config_twice_changes_nothing(cfg):
+    cfg.MODEL.FOCALNET.VARIANT = "focalnet_tiny_lrf"
+    before = cfg.dump()
+    add_focalnet_config(cfg)
+    assert cfg.dump() == before
+
+
+def test_the_registry_builds_what_the_config_names(cfg):
+    backbone = build_backbone(cfg)
+    assert isinstance(backbone, FocalNetBackbone)
+    assert isinstance(backbone, Backbone)
+    assert backbone.output_shape() == {
+        "stage1": ShapeSpec(channels=4, stride=4),
+        "stage2": ShapeSpec(channels=8, stride=8),
+        "stage3": ShapeSpec(channels=16, stride=16),
+        "stage4": ShapeSpec(channels=32, stride=32),
+    }
+    features = backbone(torch.zeros(2, 3, 64, 96))
+    for name, shape in backbone.output_shape().items():
+        assert features[name].shape == (2, shape.channels, 64 // shape.stride, 96 // shape.stride)
+
+
+@pytest.mark.parametrize(("features", "divisor"), [(["stage1", "stage2"], 8), (["stem", "stage4"], 32)])
+def test_only_the_features_asked_for_come_out_and_bound_the_padding(cfg, features, divisor):
+    cfg.MODEL.FOCALNET.OUT_FEATURES = features
+    backbone = build_backbone(cfg)
+    assert list(backbone(torch.zeros(1, 3, 32, 32))) == list(backbone.output_shape()) == features
+    assert backbone.size_divisibility == divisor
+    assert backbone.padding_constraints == {"size_divisibility": divisor}
+
+
+def test_every_architecture_knob_reaches_the_backbone(cfg):
+    knobs = {
+        "image_size": 64,
+        "patch_size": 4,
+        "num_channels": 3,
+        "embed_dim": 8,
+        "use_conv_embed": True,
+        "depths": [1, 2],
+        "focal_levels": [1, 2],
+        "focal_windows": [5, 3],
+        "hidden_act": "relu",
+        "mlp_ratio": 2.0,
+        "hidden_dropout_prob": 0.1,
+        "drop_path_rate": 0.4,
+        "use_layerscale": True,
+        "layerscale_value": 0.5,
+        "use_post_layernorm": True,
+        "use_post_layernorm_in_modulation": True,
+        "normalize_modulator": True,
+        "initializer_range": 0.1,
+        "layer_norm_eps": 1e-4,
+        "encoder_stride": 8,
+        "conv_embed_stem_padding": 3,
+    }
+    own = {"VARIANT", "OUT_FEATURES", "FREEZE_AT", "USE_CHECKPOINT"}
+    assert set(cfg.MODEL.FOCALNET) - own == {name.upper() for name in knobs}
+    for name, value in knobs.items():
+        cfg.MODEL.FOCALNET[name.upper()] = value
+    cfg.MODEL.FOCALNET.OUT_FEATURES = ["stage2"]
+    cfg.MODEL.FOCALNET.USE_CHECKPOINT = True
+    backbone = build_backbone(cfg)
+    assert backbone.config == FocalNetConfig(**knobs, out_features=["stage2"])
+    assert all(stage.use_checkpoint for stage in backbone.layers)
+
+
+def test_a_variant_gives_what_no_knob_says(cfg):
+    cfg.MODEL.FOCALNET.VARIANT = "focalnet_tiny_lrf"
+    with torch.device("meta"):
+        config = build_backbone(cfg).config
+    assert config.focal_levels == [3, 3, 3, 3]
+    assert config.embed_dim == 4
+
+
+@pytest.mark.parametrize(("freeze_at", "frozen"), [(0, 0), (1, 1), (3, 3)])
+def test_freeze_at_counts_the_stem_as_one(cfg, freeze_at, frozen):
+    cfg.MODEL.FOCALNET.FREEZE_AT = freeze_at
+    backbone = build_backbone(cfg)
+    parts = [backbone.patch_embed, *(stage.blocks for stage in backbone.layers)]
+    trainable = [all(p.requires_grad for p in part.parameters()) for part in parts]
+    assert trainable == [False] * frozen + [True] * (5 - frozen)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error", "message"),
+    [
+        ("VARIANT", "focalnet_tiny", KeyError, "focalnet_tiny_srf"),
+        ("FOCAL_WINDOWS", [4, 3, 3, 3], ValueError, "focal_windows must be odd"),
+        ("OUT_FEATURES", ["res2"], ValueError, "res2"),
+        ("NUM_CHANNELS", 1, ValueError, "NUM_CHANNELS is 1, but MODEL.PIXEL_MEAN has 3"),
+    ],
+)
+def test_a_wrong_key_is_named(cfg, key, value, error, message):
+    cfg.MODEL.FOCALNET[key] = value
+    with pytest.raises(error, match=message):
+        build_backbone(cfg)
+
+
+def test_reference_weights_load_strictly_and_answer_as_the_release_did():
+    golden = load_golden("downstream_srf")
+    backbone = FocalNetBackbone(**knobs_from_reference(golden["kwargs"])).double().eval()
+    backbone.load_state_dict(golden["state_dict"], strict=True)
+    features = backbone(golden["input"].double())
+    for feature, expected in zip(features.values(), golden["features"], strict=True):
+        torch.testing.assert_close(feature, expected, rtol=0, atol=1e-9)
+
+
+def test_the_work_is_that_of_the_core():
+    variant = "focalnet_tiny_srf"
+    knobs = {"focal_windows": [9, 9, 9, 9], "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+    image = torch.zeros(1, 3, 64, 64)
+    parameters, macs = count(FocalNetBackbone(variant, **knobs), image)
+    assert (parameters, macs) == count(FocalNet(VARIANTS[variant].config(), **knobs), image)
+    assert macs > 3e8
+
+
+def test_features_are_the_cores_bit_for_bit_after_detectron2s_normalisation_and_padding(tiny_cfg):
+    model = build_model(tiny_cfg).eval()
+    core = FocalNet(model.backbone.bottom_up.config)
+    core.load_state_dict(model.backbone.bottom_up.state_dict(), strict=True)
+    images = [torch.randint(0, 256, (3, 50, 70)), torch.randint(0, 256, (3, 64, 40))]
+
+    padded = torch.zeros(2, 3, 64, 96)
+    mean, std = (torch.tensor(tiny_cfg.MODEL[key]).view(3, 1, 1) for key in ("PIXEL_MEAN", "PIXEL_STD"))
+    for canvas, image in zip(padded, images, strict=True):
+        canvas[:, : image.shape[1], : image.shape[2]] = (image - mean) / std
+
+    features = {}
+    model.backbone.bottom_up.register_forward_hook(lambda module, inputs, output: features.update(output))
+    with torch.no_grad():
+        model([{"image": image} for image in images])
+        expected = core.eval()(padded)
+    assert list(features) == ["stage1", "stage2", "stage3", "stage4"]
+    for name in features:
+        assert torch.equal(features[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    ("builder", "levels"),
+    [
+        ("build_focalnet_fpn_backbone", ["p2", "p3", "p4", "p5", "p6"]),
+        ("build_retinanet_focalnet_fpn_backbone", ["p3", "p4", "p5", "p6", "p7"]),
+    ],
+)
+def test_pyramids_have_the_levels_of_their_detectors(cfg, builder, levels):
+    cfg.MODEL.FPN.IN_FEATURES = ["stage1", "stage2", "stage3", "stage4"][-len(levels) + 1 :]
+    if "retinanet" in builder:
+        cfg.MODEL.FPN.IN_FEATURES = ["stage2", "stage3", "stage4"]
+    cfg.MODEL.FPN.OUT_CHANNELS = 8
+    pyramid = BACKBONE_REGISTRY.get(builder)(cfg, ShapeSpec(channels=3))
+    assert isinstance(pyramid, FPN)
+    maps = pyramid(torch.zeros(1, 3, 128, 128))
+    assert {name: tuple(x.shape) for name, x in maps.items()} == {
+        level: (1, 8, 128 // 2 ** int(level[1]), 128 // 2 ** int(level[1])) for level in levels
+    }
+
+
+def rcnn(cfg: CfgNode) -> None:
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 4
+
+
+def cascade(cfg: CfgNode) -> None:
+    rcnn(cfg)
+    cfg.MODEL.ROI_HEADS.NAME = "CascadeROIHeads"
+    cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
+
+
+def panoptic(cfg: CfgNode) -> None:
+    rcnn(cfg)
+    cfg.MODEL.META_ARCHITECTURE = "PanopticFPN"
+    semantic(cfg)
+
+
+def semantic(cfg: CfgNode) -> None:
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
+    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 8
+    cfg.MODEL.SEM_SEG_HEAD.NORM = ""
+
+
+def semantic_segmentor(cfg: CfgNode) -> None:
+    semantic(cfg)
+    cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
+
+
+def semantic_segmentor_without_fpn(cfg: CfgNode) -> None:
+    semantic_segmentor(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_focalnet_backbone"
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["stage1", "stage2", "stage3", "stage4"]
+
+
+def retinanet(cfg: CfgNode) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    cfg.MODEL.BACKBONE.NAME = "build_retinanet_focalnet_fpn_backbone"
+    cfg.MODEL.FOCALNET.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["stage2", "stage3", "stage4"]
+    cfg.MODEL.RETINANET.NUM_CLASSES = 4
+    cfg.MODEL.RETINANET.NUM_CONVS = 1
+
+
+@pytest.mark.parametrize(
+    "meta_architecture", [rcnn, cascade, retinanet, panoptic, semantic_segmentor, semantic_segmentor_without_fpn]
+)
+def test_every_meta_architecture_trains_and_infers(tiny_cfg, meta_architecture):
+    meta_architecture(tiny_cfg)
+    torch.manual_seed(0)
+    model = build_model(tiny_cfg)
+    height, width = 50, 70
+    instances = Instances((height, width))
+    instances.gt_boxes = Boxes(torch.tensor([[10.0, 10.0, 40.0, 40.0]]))
+    instances.gt_classes = torch.tensor([1])
+    mask = torch.zeros(1, height, width, dtype=torch.bool)
+    mask[0, 10:40, 10:40] = True
+    instances.gt_masks = BitMasks(mask)
+    sample = {
+        "image": torch.randint(0, 256, (3, height, width)),
+        "instances": instances,
+        "sem_seg": torch.ones(height, width, dtype=torch.long),
+        "height": height,
+        "width": width,
+    }
+    with EventStorage():
+        losses = model([sample])
+    sum(losses.values()).backward()
+    bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
+    assert all(torch.isfinite(p.grad).all() for p in bottom_up.parameters())
+    with torch.no_grad():
+        (output,) = model.eval()([sample])
+    if "sem_seg" in output:
+        assert output["sem_seg"].shape == (3, height, width)
+    if "instances" in output:
+        assert output["instances"].image_size == (height, width)
+    assert output

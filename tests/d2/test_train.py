@@ -1,0 +1,285 @@
+"""`tools/train_net.py`: training, its interruption and resumption, and evaluation."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.modeling.roi_heads import mask_head
+
+from focalnet_backbone.detectron2 import train as train_module
+from focalnet_backbone.detectron2.command import job_from_arguments, make_parser, run_command
+from focalnet_backbone.detectron2.loader import SeededDataset
+from focalnet_backbone.detectron2.predict import predict
+from tests.d2.conftest import TINY, dataset_arguments
+
+TOOL = Path(__file__).parents[2] / "tools" / "train_net.py"
+LAZY = TINY.with_name("tiny_lazy.py")
+
+
+def arguments(sample: Path, out: Path, *more: str, splits: tuple[str, ...] = ("train", "val")) -> list[str]:
+    flags = [argument for argument in more if argument.startswith("--")]
+    overrides = [argument for argument in more if not argument.startswith("--")]
+    command = ["--config-file", str(TINY), *dataset_arguments(sample, *splits), *flags]
+    return [*command, "OUTPUT_DIR", str(out), *overrides]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["model"]
+
+
+def same_training(one: Path, other: Path) -> bool:
+    """Whether two trainings ended with the same weights and the same state of the optimizer, bit for bit."""
+    one, other = (torch.load(path / "model_final.pth", weights_only=True) for path in (one, other))
+    tensors = [
+        [*checkpoint["model"].values()]
+        + [t for state in checkpoint["trainer"]["optimizer"]["state"].values() for t in state.values()]
+        for checkpoint in (one, other)
+    ]
+    return all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+
+
+@pytest.fixture(scope="module")
+def trained(sample, tmp_path_factory) -> Path:
+    """The output of an uninterrupted training of six iterations, with an evaluation after two, four and six."""
+    out = tmp_path_factory.mktemp("trained") / "out"
+    run_command(arguments(sample, out, "TEST.EVAL_PERIOD", "2"))
+    return out
+
+
+@pytest.fixture
+def record(monkeypatch) -> dict[str, list]:
+    """Losses of each iteration, and the images that were loaded."""
+    seen = {"losses": [], "images": []}
+    write_metrics, load = SimpleTrainer._write_metrics, SeededDataset.__getitem__
+
+    def record_losses(self, losses, *args, **kwargs):
+        seen["losses"].append((self.iter, {name: loss.item() for name, loss in losses.items()}))
+        return write_metrics(self, losses, *args, **kwargs)
+
+    def record_image(self, key):
+        seen["images"].append(key)
+        return load(self, key)
+
+    monkeypatch.setattr(SimpleTrainer, "_write_metrics", record_losses)
+    monkeypatch.setattr(SeededDataset, "__getitem__", record_image)
+    return seen
+
+
+def test_a_training_leaves_checkpoints_the_best_one_logs_and_its_config(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {f"model_{i:07d}.pth" for i in (1, 3, 5)} <= names
+    assert {"model_final.pth", "model_best.pth", "last_checkpoint", "metrics.json", "config.yaml", "log.txt"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert not any("unfinished" in name for name in names)
+    assert (trained / "last_checkpoint").read_text() == "model_final.pth"
+    last = json.loads((trained / "metrics.json").read_text().splitlines()[-1])
+    assert {"bbox/AP", "segm/AP"} <= set(last)
+    log = (trained / "log.txt").read_text()
+    assert "eta: " in log
+    assert "box AP" in log
+    assert "mask AP" in log
+
+
+def test_a_run_that_was_interrupted_goes_on_with_the_same_images_and_losses(sample, tmp_path, record, monkeypatch):
+    run_command(arguments(sample, tmp_path / "whole", splits=("train",)))
+    whole = {name: list(values) for name, values in record.items()}
+
+    class Outage(Exception):
+        pass
+
+    run_step = SimpleTrainer.run_step
+
+    def fail_at_the_fourth(self):
+        if self.iter == 3:
+            raise Outage
+        run_step(self)
+
+    record["losses"].clear()
+    record["images"].clear()
+    monkeypatch.setattr(SimpleTrainer, "run_step", fail_at_the_fourth)
+    with pytest.raises(Outage):
+        run_command(arguments(sample, tmp_path / "cut", splits=("train",)))
+    assert record["losses"] == whole["losses"][:3]
+    monkeypatch.setattr(SimpleTrainer, "run_step", run_step)
+    record["losses"].clear()
+    record["images"].clear()
+    run_command(arguments(sample, tmp_path / "cut", "--resume", splits=("train",)))
+    assert record["losses"] == whole["losses"][2:]
+    assert record["images"] == whole["images"][4:]
+    assert same_training(tmp_path / "whole", tmp_path / "cut")
+
+
+IN_AN_ITERATION = """
+run_step = SimpleTrainer.run_step
+def run_step_or_die(self):
+    if self.iter == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    run_step(self)
+SimpleTrainer.run_step = run_step_or_die
+"""
+IN_A_CHECKPOINT = """
+save = torch.save
+def save_or_die(data, path):
+    if data["iteration"] == 3:
+        path.write_bytes(b"half a checkpoint")
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(data, path)
+torch.save = save_or_die
+"""
+
+
+@pytest.mark.parametrize("moment", [IN_AN_ITERATION, IN_A_CHECKPOINT], ids=["iteration", "checkpoint"])
+def test_a_run_that_was_killed_goes_on_to_the_same_end(sample, tmp_path, trained, moment):
+    program = "import os, signal, sys, torch\nfrom detectron2.engine import SimpleTrainer\n" + moment
+    program += "from focalnet_backbone.detectron2.command import run_command\nrun_command(sys.argv[1:])"
+    out = tmp_path / "out"
+    killed = subprocess.run([sys.executable, "-c", program, *arguments(sample, out, splits=("train",))])
+    assert killed.returncode == -signal.SIGKILL
+    assert not (out / "model_final.pth").exists()
+    run_command(arguments(sample, out, "--resume", splits=("train",)))
+    assert same_training(out, trained)
+    assert not list(out.glob(".unfinished*"))
+
+
+def test_a_new_run_has_a_seed_of_its_own_which_resuming_keeps(sample, tmp_path, record):
+    out = tmp_path / "out"
+    run_command(arguments(sample, out, "SEED", "-1", "SOLVER.MAX_ITER", "2", splits=("train",)))
+    first = list(record["images"])
+    run_command(arguments(sample, out, "--resume", "SEED", "-1", "SOLVER.MAX_ITER", "5", splits=("train",)))
+    assert [position for position, _ in record["images"]] == list(range(10))
+    assert len({index for _, index in record["images"][:7]}) == 7, "an epoch has each image once"
+    assert record["images"][:4] == first
+
+
+def test_an_older_training_is_not_overwritten(sample, trained):
+    before = (trained / "model_final.pth").stat()
+    with pytest.raises(SystemExit, match=r"there is a training at .*model_final.pth; resume it with --resume"):
+        run_command(arguments(sample, trained))
+    assert (trained / "model_final.pth").stat() == before
+
+
+def test_resuming_with_another_batch_size_is_refused(sample, trained):
+    with pytest.raises(SystemExit, match="had batch_size 2, which cannot change to 4"):
+        run_command(arguments(sample, trained, "--resume", "SOLVER.IMS_PER_BATCH", "4"))
+
+
+def test_the_best_checkpoint_is_kept_across_a_resumption(sample, tmp_path, monkeypatch):
+    scores = iter([10.0, 30.0, 20.0, 25.0])
+    monkeypatch.setattr(train_module, "evaluate", lambda job, model: {"bbox": {"AP": next(scores)}})
+    run_command(arguments(sample, tmp_path, "TEST.EVAL_PERIOD", "2"))
+    assert torch.load(tmp_path / "model_best.pth", weights_only=True)["iteration"] == 3
+    run_command(arguments(sample, tmp_path, "--resume", "TEST.EVAL_PERIOD", "2", "SOLVER.MAX_ITER", "8"))
+    best = weights(tmp_path / "model_best.pth")
+    fourth = weights(tmp_path / "model_0000003.pth")
+    assert all(torch.equal(best[name], fourth[name]) for name in best)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_evaluation_alone_gives_what_the_training_ended_with(sample, trained, tmp_path):
+    logged = json.loads((trained / "metrics.json").read_text().splitlines()[-1])
+    args = make_parser().parse_args(
+        arguments(sample, tmp_path, "--eval-only", "MODEL.WEIGHTS", str(trained / "model_final.pth"), splits=("val",))
+    )
+    results = train_module.evaluate_weights(job_from_arguments(args))
+    for task in ("bbox", "segm"):
+        assert results[task]["AP"] == pytest.approx(logged[f"{task}/AP"], nan_ok=True)
+
+
+def test_a_loss_that_is_not_finite_stops_with_iteration_and_losses_and_keeps_checkpoints(sample, tmp_path, monkeypatch):
+    calls = itertools.count()
+
+    def poisoned(*args):
+        return mask_rcnn_loss(*args) * (float("nan") if next(calls) == 3 else 1.0)
+
+    mask_rcnn_loss = mask_head.mask_rcnn_loss
+    monkeypatch.setattr(mask_head, "mask_rcnn_loss", poisoned)
+    with pytest.raises(SystemExit, match=r"stopped at iteration 3: A loss is not finite: .*loss_mask nan, "):
+        run_command(arguments(sample, tmp_path, splits=("train",)))
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "model_0000001.pth").values())
+
+
+def test_diverged_proposals_stop_with_iteration_and_losses_too(sample, tmp_path):
+    with pytest.raises(SystemExit, match=r"stopped at iteration \d: .*losses before it: .*loss_cls "):
+        run_command(arguments(sample, tmp_path, "SOLVER.BASE_LR", "1e38", splits=("train",)))
+
+
+def test_two_processes_train_and_evaluate_together_on_cpu(sample, tmp_path):
+    run_command(arguments(sample, tmp_path, "--num-gpus=2", "--dist-url=auto", "SOLVER.MAX_ITER", "2"))
+    checkpoint = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert checkpoint["run"]["processes"] == 2
+    assert "box AP" in (tmp_path / "log.txt").read_text()
+    with pytest.raises(SystemExit, match="had processes 2, which cannot change to 1"):
+        run_command(arguments(sample, tmp_path, "--resume", "SOLVER.MAX_ITER", "5"))
+
+
+def test_a_lazy_config_trains_resumes_and_predicts(sample, tmp_path):
+    command = ["--config-file", str(LAZY), *dataset_arguments(sample), f"train.output_dir={tmp_path}"]
+    run_command(command)
+    run_command([*command[:-1], "--resume", command[-1], "train.max_iter=3"])
+    checkpoint = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert checkpoint["iteration"] == 2
+    assert [category["name"] for category in checkpoint["run"]["categories"]] == ["ball", "tile", "cone", "star"]
+    assert "mask AP" in (tmp_path / "log.txt").read_text()
+    image = sample / "images" / "validation" / "00001.jpg"
+    assert predict(LAZY, tmp_path / "model_final.pth", [image], tmp_path, device="cpu") == [tmp_path / "00001.png"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["MODEL.NAME", "x"], "override MODEL.NAME x: Non-existent key: MODEL.NAME"),
+        (["SOLVER.MAX_ITER", "many"], "override .*: Type mismatch"),
+        (["MODEL.DEVICE", "cuda"], "the config asks for device cuda, but there is no GPU; append MODEL.DEVICE cpu"),
+        (
+            ["MODEL.FOCALNET.VARIANT", "focalnet_tinny"],
+            "the model cannot be built: no FocalNet variant 'focalnet_tinny'",
+        ),
+        (["MODEL.WEIGHTS", "nowhere.pth"], "no checkpoint at nowhere.pth"),
+        (["SOLVER.IMS_PER_BATCH", "0"], "the batch of 0 images cannot be shared"),
+        (["--eval-only"], "nothing to evaluate"),
+    ],
+)
+def test_a_users_error_is_one_line(sample, tmp_path, more, message):
+    with pytest.raises(SystemExit, match=rf"^train_net.py: {message}") as stopped:
+        run_command(arguments(sample, tmp_path / "out", *more))
+    assert "\n" not in stopped.value.code
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ([], "--config-file is missing"),
+        (["--config-file", "nowhere.yaml"], "no config at nowhere.yaml"),
+        (["--config-file", str(TINY), "--train-json", "x.json"], "--train-json and --train-images go together"),
+        (["--config-file", str(TINY)], "dataset coco_2017_train is not there"),
+        (["--config-file", str(LAZY), "train.max_itr=3"], "override train.max_itr=3: .* has no train.max_itr"),
+        (["--config-file", str(LAZY), "train.device=cuda"], "dataset coco_2017_train is not there"),
+        (["--config-file", __file__], "is not a LazyConfig for training: it lacks model"),
+    ],
+)
+def test_a_wrong_command_is_one_line_before_a_model_is_built(monkeypatch, tmp_path, command, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=rf"^train_net.py: .*{message}") as stopped:
+        run_command(command)
+    assert "\n" not in stopped.value.code
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_tool_runs_from_any_folder(tmp_path):
+    done = subprocess.run(
+        [sys.executable, TOOL, "--config-file", "x.yaml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "train_net.py: no config at x.yaml"
+    assert "Traceback" not in done.stderr
+    assert not os.listdir(tmp_path)
