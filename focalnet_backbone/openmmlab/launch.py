@@ -65,7 +65,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
 
 def _run(tool: str, args: argparse.Namespace, build: Callable[..., Runner], work: Callable[[Runner], object]) -> int:
     arguments = vars(args)
-    os.environ.setdefault("LOCAL_RANK", str(arguments.pop("local_rank")))
+    del arguments["local_rank"]  # torch.distributed.launch passes it, but sets LOCAL_RANK too.
     try:
         runner = build(**arguments)
     except CONFIG_ERRORS as error:
