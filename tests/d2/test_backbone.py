@@ -223,6 +223,7 @@ def retinanet(cfg: CfgNode) -> None:
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
     cfg.MODEL.BACKBONE.NAME = "build_retinanet_focalnet_fpn_backbone"
     cfg.MODEL.FOCALNET.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["stage2", "stage3", "stage4"]
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[8], [16], [32], [64], [128]]
     cfg.MODEL.RETINANET.NUM_CLASSES = 4
     cfg.MODEL.RETINANET.NUM_CONVS = 1
 
