@@ -18,8 +18,8 @@ model = dict(
         focal_windows=[5, 5, 3, 3],
         drop_path_rate=0.0,
     ),
-    decode_head=dict(in_channels=[32, 64, 128, 256], channels=32, num_classes=8, norm_cfg=norm_cfg),
-    auxiliary_head=dict(in_channels=128, channels=16, num_classes=8, norm_cfg=norm_cfg),
+    decode_head=dict(in_channels=[32, 64, 128, 256], channels=64, num_classes=8, norm_cfg=norm_cfg),
+    auxiliary_head=dict(in_channels=128, channels=32, num_classes=8, norm_cfg=norm_cfg),
 )
 
 dataset = dict(
@@ -41,7 +41,7 @@ dataset = dict(
     reduce_zero_label=True,
 )
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=8,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),
@@ -89,7 +89,7 @@ tta_pipeline = [
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
 
-iterations = 2000
+iterations = 900
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=iterations)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
@@ -107,7 +107,7 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=500, max_keep_ckpts=2),
+    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=100, max_keep_ckpts=2),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="SegVisualizationHook"),
 )
