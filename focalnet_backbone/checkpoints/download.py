@@ -9,7 +9,7 @@ import re
 import string
 import urllib.error
 import urllib.request
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urldefrag, urlparse
 
@@ -141,6 +141,8 @@ def _fetch(url: str, path: Path, sha256: str) -> None:
             partial, total = _fetch_some(url, path)
         except urllib.error.HTTPError as error:
             raise CheckpointError(f"{url}: the server answers {error.code} {error.reason}") from error
+        except InvalidURL as error:
+            raise CheckpointError(f"{url} is not a valid address: {error}") from error
         except urllib.error.URLError as error:
             raise CheckpointError(f"{url} cannot be reached ({error.reason}). {_placing(url, path)}") from error
         except (OSError, HTTPException) as error:

@@ -189,6 +189,11 @@ def test_an_address_without_encryption_is_refused(cache):
         download("http://example.org/weights.pth")
 
 
+def test_what_is_no_address_is_not_tried_again_and_again(cache):
+    with pytest.raises(CheckpointError, match="is not a valid address: nonnumeric port: 'many'"):
+        download("https://example.org:many/weights.pth")
+
+
 @pytest.mark.parametrize("address", ["https://example.org", "https://example.org/", "https://example.org/a/.."])
 def test_an_address_without_a_file_is_refused(cache, address):
     with pytest.raises(CheckpointError, match="names no file"):

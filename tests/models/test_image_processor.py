@@ -185,11 +185,15 @@ def test_the_presets_of_imagenet_1k_are_those_of_transformers_checkpoints(name):
         ({"crop_size": {"shortest_edge": 3}}, "crop_size must be an int or have the keys"),
         ({"resample": 7}, "resample must be 0"),
         ({"image_std": [1, 2]}, "differ in length"),
+        ({"image_mean": 0.5}, "image_mean must be a list of numbers, one a channel, got 0.5"),
+        ({"image_std": "abc"}, "image_std must be a list of numbers, one a channel, got 'abc'"),
+        ({"rescale_factor": "1/255"}, "rescale_factor must be a number, got '1/255'"),
+        ({"do_resize": "no"}, "do_resize must be True or False, got 'no'"),
         ({"image_std": [1, 0, 1]}, "image_std must be above 0"),
     ],
 )
 def test_wrong_knobs_are_named(knobs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         FocalNetImageProcessor(**knobs)
 
 
