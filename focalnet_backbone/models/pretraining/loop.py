@@ -91,8 +91,9 @@ def pretrain(
         dataset = MaskedImages(paths, config, recipe)
         pictured = default_collate([dataset[i, derive_seed(recipe.seed, 4, i)] for i in range(len(paths))[:PICTURED]])
         network = DistributedDataParallel(state.model) if processes > 1 else state.model
+        loader = _load(dataset, StepSampler(len(paths), recipe, state.step, rank, processes), workers, device)
         journal = stack.enter_context(_Journal(out, state.step, recipe.steps)) if rank == 0 else None
-        for batch in _load(dataset, StepSampler(len(paths), recipe, state.step, rank, processes), workers, device):
+        for batch in loader:
             loss, stopping = _over_processes(state.train_step(network, batch, rank), bool(stop))
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss of step {state.step} is {loss}; a lower lr may help")
