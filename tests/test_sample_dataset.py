@@ -140,8 +140,9 @@ def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_the_tool_writes_from_any_folder_and_says_a_users_error_in_one_line(tmp_path):
     (tmp_path / "there").mkdir()
-    command = f"{sys.executable} {TOOL} sample --train 1 --val 1 --size 64 && {sys.executable} {TOOL} there"
-    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    command = [sys.executable, str(TOOL)]
+    subprocess.run([*command, "sample", "--train", "1", "--val", "1", "--size", "64"], cwd=tmp_path, check=True)
+    done = subprocess.run([*command, "there"], cwd=tmp_path, capture_output=True, text=True)
     assert (tmp_path / "sample" / "images" / "validation" / "00001.jpg").is_file()
     assert done.returncode == 1
     assert (
