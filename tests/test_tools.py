@@ -131,6 +131,20 @@ def test_set_up_says_when_the_disk_is_full(tmp_path):
     assert result.stderr == f"setup: the disk is full (0 left at {venv}); about 9 GB are needed.\n"
 
 
+def test_set_up_says_what_of_a_users_environment_is_in_the_way(tmp_path):
+    answer = (
+        "The conflict is caused by:\\n    timm 1.0.31 depends on torch>=1\\n    you have torch 0.4\\n\\nTo fix this"
+    )
+    install = f"printf '{answer}'; exit 1"
+    write_program(tmp_path / "bin" / "python", f'case "$*" in *missing*) echo timm;; *install*) {install};; esac')
+    result = run("bash", TOOLS / "setup.sh", env={**os.environ, "FOCALNET_VENV": str(tmp_path)})
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"setup: what {tmp_path} has conflicts with what is needed: timm 1.0.31 depends on torch>=1;"
+        f"you have torch 0.4. Details: {tmp_path}/setup.log\n"
+    )
+
+
 def test_set_up_says_when_it_cannot_write(tmp_path):
     (tmp_path / "file").touch()
     result = run("bash", TOOLS / "setup.sh", env={**os.environ, "FOCALNET_VENV": str(tmp_path / "file" / "venv")})
@@ -163,13 +177,15 @@ def inspect(site: list[Path], question: str, own: str, *, repo: Path = TOOLS.par
 
 def test_pins_of_a_users_environment_are_what_it_has(tmp_path):
     """A user's packages are held at their versions; those that ours would take the place of count as there."""
-    for name, version in [("torch", "2.6.0+cu124"), ("mmcv", "2.1.0"), ("detectron2", "0.6")]:
+    for name, version in [("torch", "2.6.0+cu124"), ("mmcv", "2.1.0"), ("detectron2", "0.6"), ("setuptools", "65.5.0")]:
         add_package(tmp_path, name, version)
     # A killed pip leaves what it was removing with a `~`: timm is gone.
     add_package(tmp_path, "timm", "1.0.31").rename(tmp_path / "~imm-1.0.31.dist-info")
     answers = {question: inspect([tmp_path], question, "no") for question in ("missing", "constraints")}
     assert "torch==2.6.0+cu124" in answers["constraints"]
     assert "timm==1.0.31" in answers["constraints"]
+    # venv's own, which PyTorch refuses.
+    assert "setuptools==65.5.0" not in answers["constraints"]
     assert "timm" in answers["missing"]
     assert {"torch", "mmcv-lite", "sal-detectron2"}.isdisjoint(answers["missing"])
 

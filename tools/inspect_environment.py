@@ -2,8 +2,8 @@
 
 `missing` prints the pinned packages that are absent (or, in the repository's own environment, of another
 version), on one line. `constraints` prints what pip may install: the pins, with every installed package of a
-user's environment held at its version. `repair` forgets packages whose installation was cut off, so that pip
-installs them anew.
+user's environment (setuptools apart) held at its version. `repair` forgets packages whose installation was cut off,
+so that pip installs them anew.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from pathlib import Path
 # Of what there is in an environment where nothing is installed yet, the only reader of markers.
 from pip._vendor.packaging.markers import Marker
 
+# Packages that may change in a user's environment: this one, and what `venv` brings along by itself in a version too
+# old for PyTorch, or too new for detectron2.
+NOT_HELD = ("focalnet-backbone", "setuptools")
 # A package of the user's that takes the place of a pinned one.
 SUBSTITUTES = {
     "sal-detectron2": ["detectron2"],
@@ -84,7 +87,7 @@ def main() -> None:
         return
 
     if args.question == "constraints":
-        held = {} if args.own == "yes" else {k: v for k, v in installed.items() if k != "focalnet-backbone"}
+        held = {} if args.own == "yes" else {k: v for k, v in installed.items() if k not in NOT_HELD}
         for name, version in {**pins, **held}.items():
             print(f"{name}=={version}")
         return
