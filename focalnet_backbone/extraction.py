@@ -16,6 +16,7 @@ from tqdm import tqdm
 from focalnet_backbone.features import FeatureExtractor, FeaturePyramid
 from focalnet_backbone.files import whole_file
 from focalnet_backbone.images import find_images
+from focalnet_backbone.interruption import stop_signals
 
 
 @dataclass
@@ -89,6 +90,10 @@ def extract_to_files(
         resume: leave alone outputs that were written before, from the same image with the same settings.
         plot: whether to write pictures.
         report: takes one line about each image that could not be read.
+
+    Raises:
+        KeyboardInterrupt: SIGINT or SIGTERM came; all that is written is whole.
+        OSError: a file cannot be written.
     """
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     stamp = json.dumps(settings, sort_keys=True, default=str)
@@ -100,7 +105,7 @@ def extract_to_files(
         else:
             todo.append(image)
 
-    with tqdm(total=len(todo), unit="image", desc="extracting", disable=rank != 0) as bar:
+    with tqdm(total=len(todo), unit="image", desc="extracting", disable=rank != 0) as bar, stop_signals() as stop:
 
         def note_failure(image: Path, error: Exception) -> None:
             summary.failed.append((str(image), str(error)))
@@ -116,6 +121,8 @@ def extract_to_files(
             pyramid.save(output)
             summary.written += 1
             bar.update()
+            if stop:
+                raise KeyboardInterrupt
     return _sum_over_ranks(summary) if ranks > 1 else summary
 
 

@@ -45,7 +45,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    # As torchrun leaves the environment; other launchers may set one of the two alone.
+    distributed = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
     first = os.environ.get("RANK", "0") == "0"
     try:
         outputs = plan_outputs(args.inputs, args.out)
@@ -94,7 +95,7 @@ def main() -> int:
         seconds = time.monotonic() - start
         print(f"{summary}, in {seconds:.1f} s, {summary.written / max(seconds, 1e-9):.1f} images/s, to {args.out}")
         for _, reason in summary.failed:
-            print(f"  failed: {reason}")
+            print(f"failed: {reason}", file=sys.stderr)
     if distributed:
         dist.barrier()
         dist.destroy_process_group()
