@@ -176,10 +176,14 @@ class FocalNetBlock(nn.Module):
         return x if gamma is None else gamma * x
 
     def _saving_branch(self, x: Tensor, layer: nn.Module, norm: nn.LayerNorm, gamma: Tensor | None) -> Tensor:
+        """The same by functions that keep less for the backward pass."""
         if not self.use_post_layernorm:
-            return run_branch(layer, norm, gamma, x)
-        weight, bias = (norm.weight, norm.bias) if gamma is None else (norm.weight * gamma, norm.bias * gamma)
-        return F.layer_norm(run_branch(layer, None, None, x), norm.normalized_shape, weight, bias, norm.eps)
+            x = run_branch(layer, norm, gamma, x)
+        else:
+            weight, bias = (norm.weight, norm.bias) if gamma is None else (norm.weight * gamma, norm.bias * gamma)
+            x = F.layer_norm(run_branch(layer, None, None, x), norm.normalized_shape, weight, bias, norm.eps)
+        # Under autocast, the product with gamma has the type of gamma.
+        return x if gamma is None else x.to(torch.promote_types(x.dtype, gamma.dtype))
 
 
 class FocalNetStage(nn.Module):

@@ -87,7 +87,7 @@ def run_block(block: FocalNetBlock, x: Tensor) -> Tensor:
         gathered /= modulation.focal_level + 1
     gathered = gathered.view(n, height * width, dim)
 
-    out = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, dtype))
+    out = None
     for tile in tiles(x, hidden):
         normed = (_norm(block.norm1, x[tile]) if pre else x[tile]).to(dtype)
         modulated = linear(normed, query_weight, query_bias).mul_(linear(gathered[tile], h_weight, h_bias))
@@ -97,7 +97,10 @@ def run_block(block: FocalNetBlock, x: Tensor) -> Tensor:
         total = torch.add(x[tile], _scale(branch if pre else _norm(block.norm1, branch), block.gamma_1))
         normed = (_norm(block.norm2, total) if pre else total).to(dtype)
         branch = linear(gelu_(linear(normed, fc1_weight, fc1_bias), mlp.act.approximate), fc2_weight, fc2_bias)
-        torch.add(total, _scale(branch if pre else _norm(block.norm2, branch), block.gamma_2), out=out[tile])
+        branch = _scale(branch if pre else _norm(block.norm2, branch), block.gamma_2)
+        if out is None:
+            out = x.new_empty(x.shape, dtype=torch.promote_types(total.dtype, branch.dtype))
+        torch.add(total, branch, out=out[tile])
     return out.view(n, height, width, dim)
 
 

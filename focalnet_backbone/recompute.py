@@ -255,7 +255,8 @@ class _Sums:
             else:
                 total += gradient.t() @ x
         if self.wants(f"{name}.bias"):
-            self._sums[f"{name}.bias"] += gradient.sum(0)
+            total = self._sums[f"{name}.bias"]
+            total += gradient.sum(0, dtype=total.dtype)
 
     def through_norm_and_linear(self, name: str, gradient: Tensor, x: Tensor) -> Tensor:
         """Go back through a linear layer and the norm before it; returns the gradient of the norm's input `x`."""
