@@ -93,6 +93,18 @@ def main() -> int:
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda, but PyTorch sees no GPU")
         configs = {name: FocalNetConfig.from_variant(name, **dict(args.set)) for name in args.variants}
+        settings = {
+            "device": device,
+            "dtype": getattr(torch, args.dtype),
+            "rounds": args.rounds,
+            "seconds": args.seconds,
+        }
+        cases = [
+            Case(variant, config, size, batch_size, **settings)
+            for variant, config in configs.items()
+            for size in args.size
+            for batch_size in args.batch_size
+        ]
         for path in filter(None, (args.json, args.plot)):
             if not path.parent.is_dir():
                 raise FileNotFoundError(f"no folder {path.parent}")
@@ -105,18 +117,11 @@ def main() -> int:
         print(f"{name} is not installed, and left out")
     report: dict[str, Any] = {"environment": describe_environment(device), "cases": [], "scaling": None}
     print(report["environment"], flush=True)
-    settings = {"device": device, "dtype": getattr(torch, args.dtype), "rounds": args.rounds, "seconds": args.seconds}
-    for variant, config in configs.items():
-        for size in args.size:
-            for batch_size in args.batch_size:
-                if args.measure:
-                    case = Case(variant, config, size, batch_size, **settings)
-                    report["cases"].append(measure_case(case, args.measure))
-                    print(format_case(report["cases"][-1]), flush=True)
+    for case in cases if args.measure else []:
+        report["cases"].append(measure_case(case, args.measure))
+        print(format_case(report["cases"][-1]), flush=True)
     if args.scaling:
-        variant = args.variants[0]
-        case = Case(variant, configs[variant], args.size[0], args.batch_size[0], **settings)
-        report["scaling"] = measure_scaling(case, args.scaling)
+        report["scaling"] = measure_scaling(cases[0], args.scaling)
         print(format_scaling(report["scaling"]))
     if args.json:
         with whole_file(args.json) as unfinished:

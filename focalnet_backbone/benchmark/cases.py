@@ -37,6 +37,9 @@ class Case:
         dtype: what autocast computes in; float32 is no autocast.
         rounds: rounds in which every implementation is timed once, at most.
         seconds: after which no new round starts.
+
+    Raises:
+        ValueError: the last stage's stride does not divide the size. There, timm's features have another size.
     """
 
     variant: str
@@ -47,6 +50,12 @@ class Case:
     dtype: torch.dtype = torch.float32
     rounds: int = 10
     seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        stride = self.config.stage_strides[-1]
+        if any(side < stride or side % stride for side in self.size):
+            height, width = self.size
+            raise ValueError(f"height and width must be multiples of the last stride {stride}, got {height}x{width}")
 
     def images(self) -> Tensor:
         """Random images `(N, C, H, W)`."""

@@ -151,7 +151,9 @@ def _draw_scaling(axis: Any, scaling: dict[str, Any]) -> None:
     if scaling["peak_fit"]:
         label = f"peak memory in GB, ~ pixels^{scaling['peak_fit']['exponent']:.2f}"
         axis.loglog(pixels, [peak / 1e9 for peak in scaling["peak"]], "s-", color=_COLOURS["timm"], label=label)
-    axis.set_xlabel("megapixels", fontsize=8)
+    axis.set_xticks(pixels, scaling["sides"])
+    axis.set_xticks([], minor=True)
+    axis.set_xlabel("side of the image in pixels", fontsize=8)
     axis.set_title(f"{scaling['variant']}, forward", fontsize=9)
     axis.tick_params(labelsize=7)
     axis.legend(fontsize=7, frameon=False)
