@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from focalnet_backbone.blocks import FocalNetStage, PatchEmbed
 from focalnet_backbone.config import FocalNetConfig
+from focalnet_backbone.fusion import fuse_blocks
 
 
 class FocalNetTrunk(nn.Module):
@@ -23,6 +24,7 @@ class FocalNetTrunk(nn.Module):
     def __init__(self, config: FocalNetConfig, use_checkpoint: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.fused = False
         self.patch_embed = PatchEmbed(
             config.num_channels,
             config.embed_dim,
@@ -67,6 +69,44 @@ class FocalNetTrunk(nn.Module):
         convertible = x.is_floating_point() and x.dtype != torch.float64
         if not (convertible and torch.is_autocast_enabled(x.device.type)):
             raise TypeError(f"expected an input of the weights' type {dtype}, got {x.dtype}")
+
+    def fuse(self) -> FocalNetTrunk:
+        """Fold constant factors into weights, for inference: layer scale, and the modulator's division by L + 1.
+
+        The outputs stay the same, within rounding. A fused model is in eval mode without gradients, for good, and
+        neither gives nor takes a state dict, since other numbers would stand there under the published names: load
+        the weights before, and save the model from before. Returns the model.
+
+        Raises:
+            TypeError: a layer that would take a factor was replaced by one of another type.
+        """
+        if not self.fused:
+            fuse_blocks([block for stage in self.layers for block in stage.blocks])
+            self.eval().requires_grad_(False)
+            self.fused = True
+        return self
+
+    def train(self, mode: bool = True) -> FocalNetTrunk:
+        """Set train or eval mode. Returns the model.
+
+        Raises:
+            RuntimeError: train mode for a fused model.
+        """
+        if mode:
+            self._refuse_if_fused("trained")
+        return super().train(mode)
+
+    def _save_to_state_dict(self, *args: Any) -> None:
+        self._refuse_if_fused("saved as a state dict")
+        super()._save_to_state_dict(*args)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._refuse_if_fused("loaded from a state dict")
+        super()._load_from_state_dict(*args)
+
+    def _refuse_if_fused(self, action: str) -> None:
+        if self.fused:
+            raise RuntimeError(f"a fused model cannot be {action}; do that before fuse()")
 
 
 class FocalNet(FocalNetTrunk):

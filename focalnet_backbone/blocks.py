@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from focalnet_backbone.config import FocalNetConfig
+from focalnet_backbone.dispatch import may_bypass_submodules
+from focalnet_backbone.inference import run_block
 from focalnet_backbone.modulation import FocalModulation
+from focalnet_backbone.recompute import run_branch
 
 
 def make_activation(hidden_act: str | Callable) -> Callable[[Tensor], Tensor]:
@@ -38,9 +41,14 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
+    @property
+    def is_active(self) -> bool:
+        """Whether branches are dropped: in training, at a rate above 0."""
+        return self.training and self.rate > 0
+
     def forward(self, x: Tensor) -> Tensor:
         """Map `(N, ...)` to `(N, ...)`."""
-        if self.rate == 0.0 or not self.training:
+        if not self.is_active:
             return x
         if self.rate == 1.0:
             return x * 0
@@ -151,12 +159,31 @@ class FocalNetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(N, H, W, C)` to `(N, H, W, C)`."""
-        x = x + self._branch(x, self.modulation, self.norm1, self.gamma_1)
-        return x + self._branch(x, self.mlp, self.norm2, self.gamma_2)
+        if not may_bypass_submodules(self, x):
+            branch = self._plain_branch
+        elif torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters())):
+            branch = self._saving_branch
+        elif not self.drop_path.is_active:
+            return run_block(self, x)
+        else:
+            branch = self._plain_branch
+        x = x + self.drop_path(branch(x, self.modulation, self.norm1, self.gamma_1))
+        return x + self.drop_path(branch(x, self.mlp, self.norm2, self.gamma_2))
 
-    def _branch(self, x: Tensor, layer: nn.Module, norm: nn.LayerNorm, gamma: Tensor | None) -> Tensor:
+    def _plain_branch(self, x: Tensor, layer: nn.Module, norm: nn.LayerNorm, gamma: Tensor | None) -> Tensor:
+        """The definition, which the other ways of computing a block follow."""
         x = norm(layer(x)) if self.use_post_layernorm else layer(norm(x))
-        return self.drop_path(x if gamma is None else gamma * x)
+        return x if gamma is None else gamma * x
+
+    def _saving_branch(self, x: Tensor, layer: nn.Module, norm: nn.LayerNorm, gamma: Tensor | None) -> Tensor:
+        """The same by functions that keep less for the backward pass."""
+        if not self.use_post_layernorm:
+            x = run_branch(layer, norm, gamma, x)
+        else:
+            weight, bias = (norm.weight, norm.bias) if gamma is None else (norm.weight * gamma, norm.bias * gamma)
+            x = F.layer_norm(run_branch(layer, None, None, x), norm.normalized_shape, weight, bias, norm.eps)
+        # Under autocast, the product with gamma has the type of gamma.
+        return x if gamma is None else x.to(torch.promote_types(x.dtype, gamma.dtype))
 
 
 class FocalNetStage(nn.Module):

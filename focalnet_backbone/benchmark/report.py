@@ -1,0 +1,160 @@
+"""Measurements as text and as a picture."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from focalnet_backbone.benchmark.contenders import OURS, PEERS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLOURS = {
+    OURS: "#1b6ca8",
+    "timm": "#e08e2b",
+    "transformers": "#b8405e",
+    "floor": "#9aa0a6",
+    "ours, plain autograd": "#8fb8d8",
+    "ours, use_checkpoint": "#123f5f",
+}
+_TITLES = {
+    "forward": "forward, no gradients",
+    "compiled": "forward, compiled",
+    "training": "training step",
+    "autocast": "forward, bfloat16 autocast",
+}
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """The processor or GPU, its threads, and the versions of what is compared."""
+    versions = {name: version(name) for name in ("torch", *PEERS) if importlib.util.find_spec(name)}
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "versions": versions}
+    return {
+        "device": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return found[1] if found else platform.processor()
+
+
+def format_case(result: dict[str, Any]) -> str:
+    """A case's measurements as lines of text."""
+    height, width = result["size"]
+    lines = [
+        f"{result['variant']}, {result['batch_size']} x {height}x{width}, {result['dtype']}: "
+        f"features differ by {result['difference']:.1e}"
+    ]
+    for measure, title in _TITLES.items():
+        if measure in result:
+            entries = {name: entry for name, entry in result[measure].items() if name != "error"}
+            lines.append(f"  {title} ({entries[OURS]['rounds']} rounds)")
+            for name, entry in entries.items():
+                low, high = entry["quartiles"]
+                ratio = "" if name == OURS else f"{entry['ratio']:8.2f}x ours [{low:.2f}, {high:.2f}]"
+                lines.append(f"    {name:<22}{entry['seconds'] * 1e3:10.1f} ms{ratio}")
+        if measure == "autocast" and measure in result:
+            lines.append(f"    relative error of the features {result[measure]['error']:.4f}")
+    if "memory" in result:
+        lines.append("  training step: kept for the backward pass, peak")
+        for name, entry in result["memory"].items():
+            peak = "unknown" if entry["peak"] is None else f"{entry['peak'] / 1e6:,.0f} MB"
+            ratio = "" if name == OURS else f"{entry['ratio']:8.2f}x ours"
+            lines.append(f"    {name:<22}{entry['saved'] / 1e6:10,.0f} MB{peak:>14}{ratio}")
+    return "\n".join(lines)
+
+
+def format_scaling(result: dict[str, Any]) -> str:
+    """How time and memory grow, as lines of text."""
+    lines = [f"{result['variant']}, forward by image side"]
+    for side, seconds, peak in zip(result["sides"], result["seconds"], result["peak"], strict=True):
+        memory = "" if peak is None else f"{peak / 1e6:12,.0f} MB"
+        lines.append(f"    {side:>5} px{seconds * 1e3:12.1f} ms{memory}")
+    for name in ("seconds", "peak"):
+        fit = result[f"{name}_fit"]
+        if fit:
+            lines.append(
+                f"  {name} ~ pixels^{fit['exponent']:.3f}, straight line through the values: R2 {fit['r_squared']:.4f}"
+            )
+    return "\n".join(lines)
+
+
+def plot(cases: list[dict[str, Any]], scaling: dict[str, Any] | None = None) -> Figure:
+    """One panel a measurement: bars by case and implementation, relative to ours; and the growth with the pixels."""
+    from matplotlib.figure import Figure
+
+    panels = [name for name in ("forward", "training", "memory") if any(name in case for case in cases)]
+    count = len(panels) + (scaling is not None)
+    figure = Figure(figsize=(4.6 * max(count, 1), 0.9 + 0.62 * max(len(cases), 4)), layout="constrained")
+    axes = figure.subplots(1, max(count, 1), squeeze=False)[0]
+    for axis, panel in zip(axes, panels, strict=False):
+        _draw_bars(axis, panel, [case for case in cases if panel in case])
+    if scaling is not None:
+        _draw_scaling(axes[-1], scaling)
+    return figure
+
+
+def _draw_bars(axis: Any, panel: str, cases: list[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for case in cases for name in case[panel] if name in _COLOURS))
+    thickness = 0.8 / len(names)
+    for row, name in enumerate(names):
+        for line, case in enumerate(cases):
+            entry = case[panel].get(name)
+            if entry is None:
+                continue
+            value = entry["ratio"]
+            place = line + (row - (len(names) - 1) / 2) * thickness
+            label = name if line == 0 else None
+            axis.barh(place, value, thickness * 0.92, color=_COLOURS[name], label=label)
+            amount = f"{entry['seconds'] * 1e3:,.0f} ms" if panel != "memory" else f"{entry['saved'] / 1e6:,.0f} MB"
+            axis.text(value + 0.02, place, amount, va="center", fontsize=6)
+    labels = [
+        f"{c['variant'].removeprefix('focalnet_')}\n{c['batch_size']} x {c['size'][0]}x{c['size'][1]}" for c in cases
+    ]
+    axis.set_yticks(range(len(cases)), labels, fontsize=7)
+    axis.invert_yaxis()
+    axis.set_xlim(0, axis.get_xlim()[1] * 1.12)
+    axis.axvline(1, color="0.4", linewidth=0.8)
+    title = "kept for the backward pass" if panel == "memory" else _TITLES[panel]
+    axis.set_title(f"{title}, relative to ours", fontsize=9)
+    axis.tick_params(axis="x", labelsize=7)
+    axis.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _label(case: dict[str, Any]) -> str:
+    height, width = case["size"]
+    return f"{case['variant'].removeprefix('focalnet_')}\n{case['batch_size']} x {height}x{width}"
+
+
+def _draw_scaling(axis: Any, scaling: dict[str, Any]) -> None:
+    pixels = [side * side / 1e6 for side in scaling["sides"]]
+    fit = scaling["seconds_fit"]
+    axis.loglog(
+        pixels, scaling["seconds"], "o-", color=_COLOURS[OURS], label=f"seconds, ~ pixels^{fit['exponent']:.2f}"
+    )
+    if scaling["peak_fit"]:
+        label = f"peak memory in GB, ~ pixels^{scaling['peak_fit']['exponent']:.2f}"
+        axis.loglog(pixels, [peak / 1e9 for peak in scaling["peak"]], "s-", color=_COLOURS["timm"], label=label)
+    axis.set_xticks(pixels, scaling["sides"])
+    axis.set_xticks([], minor=True)
+    axis.set_xlabel("side of the image in pixels", fontsize=8)
+    axis.set_title(f"{scaling['variant']}, forward", fontsize=9)
+    axis.tick_params(labelsize=7)
+    axis.legend(fontsize=7, frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,105 @@
+"""The faster of several kernels for the same result: projections and depth-wise convolutions with their gradients.
+
+Maps are `(N, H, W, C)` here, rows of channels `(..., C)`. Which kernel is faster was measured with
+`tools/benchmark.py` and is noted beside each choice; on devices without a note, torch's own choice stands.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# oneDNN's forward kernel for depth-wise convolutions spills its registers from this size on, and the one for gradients
+# of the input, which computes the same with a mirrored kernel, does not: 2.3 ms and 1.3 ms for 13x13 on 32x32x384.
+_MIRRORED_FROM = 11
+# Up to this size oneDNN has a kernel of its own for the weights' gradient.
+_OWN_WEIGHT_GRADIENT_UP_TO = 3
+# Positions whose contributions to the weights' gradient are summed in one call, at most.
+_GRADIENT_TILE = 2048
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
+    """Map rows `(..., C)` to `(..., D)` by `weight` `(D, C)`; written to `out` if it is given."""
+    if _prefers_convolution(x):
+        rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
+        y = F.conv2d(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
+        return y if out is None else out.copy_(y)
+    if out is None:
+        return F.linear(x, weight, bias)
+    rows, target = x.reshape(-1, x.shape[-1]), out.view(-1, len(weight))
+    if bias is None:
+        torch.mm(rows, weight.t(), out=target)
+    else:
+        torch.addmm(bias, rows, weight.t(), out=target)
+    return out
+
+
+def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve each channel of `(N, H, W, C)` with its odd kernel of `(C, 1, k, k)`, padded to the same size."""
+    size = kernel.shape[-1]
+    x = x.permute(0, 3, 1, 2)
+    settings = {"padding": size // 2, "groups": len(kernel)}
+    if size >= _MIRRORED_FROM and _uses_onednn(x):
+        y = F.conv_transpose2d(x, kernel.flip(2, 3), **settings)
+    else:
+        y = F.conv2d(x, kernel, **settings)
+    return y.permute(0, 2, 3, 1)
+
+
+def depthwise_input_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
+    """The gradient `(N, H, W, C)` of `depthwise` with respect to its input, for the gradient of its result."""
+    return _convolution_backward(gradient, x, kernel, (True, False))[0].permute(0, 2, 3, 1)
+
+
+def depthwise_weight_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
+    """The gradient `(C, 1, k, k)` of `depthwise` with respect to its kernel, for the gradient of its result.
+
+    It is itself a convolution: of the input, with the result's gradient as a kernel as large as the map. oneDNN's
+    forward kernel does that 5 to 50 times as fast as what it has for this gradient (13x13 on 16x16x768: 2 and 100 ms).
+    """
+    size = kernel.shape[-1]
+    if size <= _OWN_WEIGHT_GRADIENT_UP_TO or not _uses_onednn(x) or not x.numel():
+        return _convolution_backward(gradient, x, kernel, (False, True))[1]
+    reach = size // 2
+    _, height, width, channels = x.shape
+    padded = F.pad(x, (0, 0, reach, reach, reach, reach)).permute(0, 3, 1, 2)
+    gradient = gradient.permute(0, 3, 1, 2)
+    columns = min(width, 128)
+    rows = max(1, min(16, _GRADIENT_TILE // columns))
+    total = kernel.new_zeros(1, channels, size, size, dtype=torch.float32)
+    for n in range(len(x)):
+        for top in range(0, height, rows):
+            for left in range(0, width, columns):
+                tile = gradient[n : n + 1, :, top : top + rows, left : left + columns]
+                bottom, right = top + tile.shape[2] + 2 * reach, left + tile.shape[3] + 2 * reach
+                window = padded[n : n + 1, :, top:bottom, left:right]
+                total += F.conv2d(window, tile.transpose(0, 1), groups=channels)
+    return total.transpose(0, 1).to(kernel.dtype)
+
+
+def _convolution_backward(gradient: Tensor, x: Tensor, kernel: Tensor, wanted: tuple[bool, bool]) -> tuple:
+    padding = [kernel.shape[-1] // 2] * 2
+    gradient, x = gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
+    return torch.ops.aten.convolution_backward(
+        gradient, x, kernel, None, [1, 1], padding, [1, 1], False, [0, 0], len(kernel), [*wanted, False]
+    )
+
+
+def _uses_onednn(x: Tensor) -> bool:
+    mkldnn = torch.backends.mkldnn
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and mkldnn.is_available()
+
+
+def _prefers_convolution(x: Tensor) -> bool:
+    """Whether a 1x1 convolution, by oneDNN, beats a matrix product, by MKL: it does unless Intel made the processor."""
+    return _uses_onednn(x) and x.dtype == torch.float32 and torch.get_num_threads() > 1 and not _is_intel()
+
+
+@cache
+def _is_intel() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "GenuineIntel" in cpuinfo.read_text()

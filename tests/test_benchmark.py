@@ -1,0 +1,176 @@
+"""The benchmark measures what it says: equal work, bytes that are known beforehand, growth with a known exponent."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from focalnet_backbone import FocalNetConfig
+from focalnet_backbone.benchmark import Case, cases, contenders, measure_case
+from focalnet_backbone.benchmark.floor import make_floor
+from focalnet_backbone.benchmark.memory import peak_bytes, saved_bytes
+from focalnet_backbone.benchmark.timing import alternate, summarise
+
+CPU = torch.device("cpu")
+SMALL = {"embed_dim": 8, "depths": [1, 2], "focal_levels": [2, 2], "focal_windows": [3, 3]}
+SETTINGS = [f"--set={knob}={value}" for knob, value in SMALL.items()]
+
+
+def test_the_implementations_do_the_same_work():
+    case = Case("small", FocalNetConfig(**SMALL), (48, 64), batch_size=2, rounds=2)
+    result = measure_case(case, ["forward"])
+    assert result["difference"] < 1e-5
+    assert list(result["forward"]) == ["ours", "timm", "transformers", "floor"]
+    assert all(entry["seconds"] > 0 and entry["rounds"] == 2 for entry in result["forward"].values())
+    assert result["forward"]["ours"]["ratio"] == 1
+
+
+def test_training_and_memory_are_measured_with_and_without_the_saving():
+    config = FocalNetConfig(embed_dim=16, depths=[2, 2], focal_levels=[3, 3], focal_windows=[3, 3])
+    case = Case("small", config, (128, 128), rounds=1)
+    result = measure_case(case, ["training", "memory", "autocast"])
+    assert list(result["training"]) == ["ours", "timm", "transformers", "ours, plain autograd"]
+    memory = result["memory"]
+    assert list(memory) == ["ours", "timm", "transformers", "ours, use_checkpoint"]
+    assert memory["timm"]["ratio"] > 1 / 0.55
+    assert memory["transformers"]["ratio"] > 1 / 0.55
+    assert memory["ours, use_checkpoint"]["saved"] < 0.2 * memory["timm"]["saved"]
+    assert 0 < result["autocast"]["error"] < 0.02
+
+
+def test_a_peer_that_is_not_installed_is_left_out(monkeypatch):
+    monkeypatch.setattr(contenders, "missing_peers", lambda: ["timm"])
+    found = contenders.make_contenders(FocalNetConfig(**SMALL), CPU)
+    assert [contender.name for contender in found] == ["ours", "transformers"]
+
+
+def test_the_functions_take_turns_and_rounds_end_in_time():
+    calls = []
+    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    times = alternate(runs, CPU, rounds=3, seconds=100)
+    assert calls == list("abcbcacababc")
+    assert [len(series) for series in times.values()] == [3, 3, 3]
+    # No time at all: the round to warm up counts.
+    assert [len(series) for series in alternate(runs, CPU, rounds=3, seconds=0).values()] == [1, 1, 1]
+
+
+def test_ratios_are_taken_within_rounds():
+    summary = summarise({"ours": [1.0, 2.0, 4.0], "other": [3.0, 4.0, 8.0]}, "ours")
+    assert summary["other"] == {"seconds": 4.0, "ratio": 2.0, "quartiles": [2.0, 2.5], "rounds": 3}
+
+
+def test_saved_bytes_are_those_of_the_tensors_that_autograd_holds():
+    model = nn.Sequential(nn.Linear(10, 20), nn.GELU(), nn.Linear(20, 5))
+    x = torch.randn(7, 10)
+    # The input, the activation's input and its result; neither the weights nor the last result.
+    assert saved_bytes(model, lambda: model(x)) == 4 * 7 * (10 + 20 + 20)
+    # A tensor that two operations hold counts once.
+    y = torch.randn(100, requires_grad=True)
+    assert saved_bytes(model, lambda: y.exp().square()) == 4 * 100
+
+
+def test_the_peak_is_that_of_the_call():
+    found = peak_bytes(lambda: torch.ones(25_000_000), CPU)
+    assert found == pytest.approx(100e6, rel=0.05)
+
+
+def test_the_floor_is_the_models_convolutions_and_matrix_products(monkeypatch):
+    (ours, *_) = contenders.make_contenders(FocalNetConfig(**SMALL), CPU)
+    with torch.no_grad():
+        floor = make_floor(ours, torch.randn(1, 3, 32, 32))
+        with torch.profiler.profile() as recorded:
+            floor()
+    names = [event.name for event in recorded.events() if event.cpu_parent is None]
+    # Two strided convolutions; in each of three blocks two levels, f, h, proj, and the MLP's two layers.
+    products = [name for name in names if name in ("aten::linear", "aten::conv2d", "aten::conv_transpose2d")]
+    assert len(products) == 2 + 3 * (2 + 5)
+    assert not [name for name in names if "norm" in name or "gelu" in name or "add" in name]
+
+
+def test_a_straight_line_has_exponent_one():
+    fit = cases._fit([100, 400, 1600], [1.0, 4.0, 16.0])
+    assert fit["exponent"] == pytest.approx(1)
+    assert fit["r_squared"] == pytest.approx(1)
+    assert cases._fit([100, 400, 1600], [1.0, 16.0, 256.0])["exponent"] == pytest.approx(2)
+
+
+def test_the_tool_prints_writes_and_draws(run_tool, tmp_path):
+    files = ["--json", tmp_path / "speed.json", "--plot", tmp_path / "speed.png"]
+    arguments = [
+        "--size",
+        "32",
+        "32x64",
+        "--batch-size",
+        1,
+        2,
+        "--measure",
+        "forward",
+        "memory",
+        "--rounds",
+        1,
+        "--scaling",
+        32,
+        64,
+        "--threads",
+        1,
+    ]
+    status, output, errors = run_tool("benchmark.py", "focalnet_tiny_lrf", *SETTINGS, *arguments, *files)
+    assert status == 0, errors
+    assert "focalnet_tiny_lrf, 2 x 32x64, float32" in output
+    assert "kept for the backward pass" in output
+    report = json.loads((tmp_path / "speed.json").read_text())
+    assert [(case["size"], case["batch_size"]) for case in report["cases"]] == [
+        ([32, 32], 1),
+        ([32, 32], 2),
+        ([32, 64], 1),
+        ([32, 64], 2),
+    ]
+    assert report["scaling"]["sides"] == [32, 64]
+    assert report["environment"]["threads"] == 1
+    assert (tmp_path / "speed.png").stat().st_size > 10_000
+
+
+def test_compiled_models_are_timed(run_tool, tmp_path):
+    path = tmp_path / "speed.json"
+    knobs = ["--set=embed_dim=4", "--set=depths=[1]", "--set=focal_levels=[1]", "--set=focal_windows=[3]"]
+    status, _, errors = run_tool(
+        "benchmark.py",
+        "focalnet_tiny_lrf",
+        *knobs,
+        "--size",
+        32,
+        "--measure",
+        "compiled",
+        "--rounds",
+        1,
+        "--json",
+        path,
+    )
+    assert status == 0, errors
+    compiled = json.loads(path.read_text())["cases"][0]["compiled"]
+    assert list(compiled) == ["ours", "ours, eager", "timm", "timm, eager"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["focalnet_minute"], "focalnet_minute"),
+        (["focalnet_tiny_lrf", "--set", "embed_dims=8"], "Did you mean 'embed_dim'"),
+        (["focalnet_tiny_lrf", "--set", "embed_dim"], "expected KNOB=VALUE"),
+        (["focalnet_tiny_lrf", "--size", "big"], "a size is like 512 or 800x1280, not 'big'"),
+        (["focalnet_tiny_lrf", "--size", "512x500"], "must be multiples of the last stride 32, got 512x500"),
+        (["focalnet_tiny_lrf", "--size", "0"], "a size is at least 1 pixel"),
+        (["focalnet_tiny_lrf", "--rounds", "0"], "expected a whole number of at least 1"),
+        (["focalnet_tiny_lrf", "--device", "tpu"], "tpu"),
+        (["focalnet_tiny_lrf", "--json", "nowhere/speed.json"], "no folder nowhere"),
+    ],
+)
+def test_bad_arguments_get_one_clear_line(run_tool, arguments, message):
+    status, output, errors = run_tool("benchmark.py", *arguments)
+    assert status == 2
+    assert message in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert output == ""

@@ -1,0 +1,131 @@
+"""Blocks without gradients: the same numbers as the plain formulation's, in fewer and smaller tensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.profiler import profile
+
+from focalnet_backbone import FocalNet
+from focalnet_backbone.inference import tiles
+from tests.fast_paths import ALL_SETTINGS, backbone, block, only_fast_paths, plain_formulation, small_tiles
+
+
+@given(n=st.integers(1, 9), positions=st.integers(1, 3000), hidden=st.integers(1, 5000))
+def test_tiles_cover_every_position_once_and_are_contiguous(n, positions, hidden):
+    x = torch.zeros(n, positions, 1)
+    for tile in tiles(x, hidden):
+        assert x[tile].is_contiguous()
+        assert x[tile].numel() > 0
+        x[tile] += 1
+    assert (x == 1).all()
+
+
+@ALL_SETTINGS
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@torch.no_grad()
+def test_equals_the_plain_formulation(settings, dtype, tolerance):
+    model = block(settings).to(dtype).eval()
+    x = torch.randn(3, 7, 9, 6, dtype=dtype)
+    before = x.clone()
+    with plain_formulation():
+        expected = model(x)
+    with only_fast_paths():
+        whole = model(x)
+        with small_tiles():
+            tiled = model(x)
+    torch.testing.assert_close(whole, expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(tiled, expected, rtol=tolerance, atol=tolerance)
+    assert torch.equal(x, before)
+
+
+@ALL_SETTINGS
+@torch.no_grad()
+def test_autocast_is_as_close_to_float32_as_the_plain_formulation_is(settings):
+    model = backbone(settings).eval()
+    x = torch.randn(2, 3, 64, 72)
+    with torch.autocast("cpu", torch.bfloat16):
+        with only_fast_paths():
+            found = model(x)["stage2"]
+        with plain_formulation():
+            plain = model(x)["stage2"]
+    exact = model(x)["stage2"]
+    assert found.dtype == plain.dtype
+    assert (found - exact).norm() < 1.5 * (plain - exact).norm()
+    assert (found - exact).norm() / exact.norm() < 0.02
+
+
+@torch.no_grad()
+def test_a_model_converted_to_bfloat16_runs():
+    model = backbone({}).eval()
+    x = torch.randn(1, 3, 64, 72)
+    exact = model(x)["stage2"]
+    with only_fast_paths():
+        found = model.bfloat16()(x.bfloat16())["stage2"]
+    assert found.dtype == torch.bfloat16
+    assert (found - exact).norm() / exact.norm() < 0.03
+
+
+def test_runs_in_inference_mode_and_for_frozen_stages():
+    model = backbone({}, frozen_stages=2).train()
+    x = torch.randn(1, 3, 32, 40)
+    with only_fast_paths():
+        frozen = model(x)["stage2"]
+        with torch.inference_mode():
+            assert torch.equal(model(x)["stage2"], frozen)
+    assert not frozen.requires_grad
+
+
+@torch.no_grad()
+def test_drop_path_acts_without_gradients_too():
+    model = backbone({}, drop_path_rate=1.0).train()
+    x = torch.randn(1, 3, 32, 40)
+    assert not torch.equal(model(x)["stage2"], model.eval()(x)["stage2"])
+
+
+# Where timings waver, these counts do not
+
+
+@pytest.fixture(scope="module")
+def whole_map_operations() -> Counter:
+    """How often each operation has an input as large as the map, in one forward pass of a stage with one block.
+
+    The map is 64x64x96, which takes several tiles, and is larger than the image.
+    """
+    model = FocalNet(embed_dim=96, depths=[1], focal_levels=[3], focal_windows=[9]).eval()
+    x = torch.randn(1, 3, 256, 256)
+    with torch.no_grad(), only_fast_paths():
+        model(x)
+        with profile(record_shapes=True) as recorded:
+            model(x)
+    whole = 64 * 64 * 96
+    return Counter(
+        event.name
+        for event in recorded.events()
+        if any(torch.Size(shape).numel() == whole for shape in event.input_shapes if isinstance(shape, list))
+    )
+
+
+def test_no_whole_map_is_copied(whole_map_operations):
+    copies = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::cat", "aten::_to_copy"}
+    assert not copies & set(whole_map_operations)
+
+
+def test_few_operations_pass_over_a_whole_map(whole_map_operations):
+    passes = {
+        "aten::native_layer_norm": 2,  # the stem's and the output's
+        "aten::convolution": 3,
+        "aten::gelu_": 3,
+        "aten::mul": 1,  # the first level's gate
+        "aten::addcmul_": 3,  # the gates of the two other levels and of the global context
+        "aten::mean": 1,
+    }
+    elementwise = {"aten::add", "aten::add_", "aten::mul_", "aten::gelu", "aten::div", "aten::div_", "aten::addmm"}
+    assert {name: whole_map_operations[name] for name in [*passes, *elementwise]} == {
+        **passes,
+        **dict.fromkeys(elementwise, 0),
+    }

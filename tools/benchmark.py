@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Compare the speed and memory of FocalNets: this package's, timm's (channels-last) and transformers', same weights.
+
+    python tools/benchmark.py focalnet_tiny_lrf --set "focal_windows=[9,9,9,9]"
+    python tools/benchmark.py focalnet_tiny_lrf focalnet_base_lrf --size 512 800x1280 --batch-size 1 2 \
+        --measure forward training memory --json speed.json --plot speed.png
+    python tools/benchmark.py focalnet_tiny_lrf --scaling 256 512 1024 2048
+
+The implementations take turns within one process. Of the times, the median is printed, and the ratio to ours with its
+quartiles over the rounds. The floor is the time of the convolutions and matrix products alone, each by its fastest
+kernel. "Kept" are the bytes that autograd holds from the forward to the backward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from focalnet_backbone.benchmark import (
+    Case,
+    describe_environment,
+    format_case,
+    format_scaling,
+    measure_case,
+    measure_scaling,
+    plot,
+)
+from focalnet_backbone.benchmark.cases import MEASURES
+from focalnet_backbone.benchmark.contenders import missing_peers
+from focalnet_backbone.config import FocalNetConfig
+from focalnet_backbone.files import whole_file
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of "512" or "800x1280"."""
+    try:
+        height, width = map(int, text.split("x")) if "x" in text else (int(text),) * 2
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a size is like 512 or 800x1280, not {text!r}") from None
+    if min(height, width) < 1:
+        raise argparse.ArgumentTypeError(f"a size is at least 1 pixel, not {text}")
+    return height, width
+
+
+def parse_count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Name and value of KNOB=VALUE."""
+    name, found, value = text.partition("=")
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected KNOB=VALUE, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="+", metavar="VARIANT")
+    parser.add_argument("--size", type=parse_size, nargs="+", default=[(512, 512)], metavar="PIXELS")
+    parser.add_argument("--batch-size", type=parse_count, nargs="+", default=[1], metavar="N")
+    parser.add_argument("--measure", nargs="*", choices=MEASURES, default=["forward", "training", "memory"])
+    parser.add_argument("--scaling", type=parse_count, nargs="+", metavar="SIDE", help="also, the forward pass by side")
+    parser.add_argument("--set", type=parse_override, action="append", default=[], metavar="KNOB=VALUE")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="by autocast")
+    parser.add_argument("--threads", type=parse_count, help="CPU threads; all cores by default")
+    parser.add_argument("--rounds", type=parse_count, default=10, help="at most (default: 10)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="no new round after these (default: 20)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them")
+    return parser
+
+
+def main() -> int:
+    args = make_parser().parse_args()
+    try:
+        device = torch.device(args.device)
+        if device.type not in ("cpu", "cuda"):
+            raise ValueError(f"--device must be cpu or cuda, got {args.device}")
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda, but PyTorch sees no GPU")
+        configs = {name: FocalNetConfig.from_variant(name, **dict(args.set)) for name in args.variants}
+        settings = {
+            "device": device,
+            "dtype": getattr(torch, args.dtype),
+            "rounds": args.rounds,
+            "seconds": args.seconds,
+        }
+        cases = [
+            Case(variant, config, size, batch_size, **settings)
+            for variant, config in configs.items()
+            for size in args.size
+            for batch_size in args.batch_size
+        ]
+        for path in filter(None, (args.json, args.plot)):
+            if not path.parent.is_dir():
+                raise FileNotFoundError(f"no folder {path.parent}")
+    except (FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        print(f"benchmark: {error.args[0]}", file=sys.stderr)
+        return 2
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    for name in missing_peers():
+        print(f"{name} is not installed, and left out")
+    report: dict[str, Any] = {"environment": describe_environment(device), "cases": [], "scaling": None}
+    print(report["environment"], flush=True)
+    for case in cases if args.measure else []:
+        report["cases"].append(measure_case(case, args.measure))
+        print(format_case(report["cases"][-1]), flush=True)
+    if args.scaling:
+        report["scaling"] = measure_scaling(cases[0], args.scaling)
+        print(format_scaling(report["scaling"]))
+    if args.json:
+        with whole_file(args.json) as unfinished:
+            unfinished.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    if args.plot:
+        with whole_file(args.plot) as unfinished:
+            plot(report["cases"], report["scaling"]).savefig(unfinished, format=args.plot.suffix[1:] or "png", dpi=150)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
