@@ -351,7 +351,7 @@ def test_the_tool_draws_a_detectors_weights_with_their_own_sizes(photos, tmp_pat
         ([], "no images given to draw gates and modulator of; --what kernels needs none"),
         ([".", "--variant", "focalnet_tiny"], "Did you mean 'focalnet_tiny_srf'"),
         ([".", "--weights", "nothing.pth"], "no checkpoint at nothing.pth"),
-        ([".", "--weights", "pretrained"], "--weights pretrained needs a --variant"),
+        ([".", "--weights", "pretrained"], "(--weights pretrained) need a variant"),
         ([".", "--stage", "5"], "stage must be from 1 to 4, got 5"),
         ([".", "--block", "3"], "block must be from 1 to 2 in stage 1, got 3"),
         ([".", "--block", "0"], "argument --block: must be a whole number of at least 1, got '0'"),

@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from focalnet_backbone.backbone import FocalNet
 from focalnet_backbone.checkpoints import CheckpointError
-from focalnet_backbone.checkpoints.build import build_backbone
+from focalnet_backbone.checkpoints.build import DEFAULT_VARIANT, open_backbone
 from focalnet_backbone.extraction import plan_outputs
 from focalnet_backbone.files import whole_file
 from focalnet_backbone.images import limit_size, load_image, normalize
-from focalnet_backbone.variants import create_backbone, get_variant, list_variants
+from focalnet_backbone.variants import list_variants
 from focalnet_backbone.visualize import draw_gates, draw_kernels, draw_modulators, read_kernels, watch_modulation
 
 DRAW = {"gates": draw_gates, "modulator": draw_modulators}
@@ -46,7 +46,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image files, folders or globs")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the PNGs")
     parser.add_argument(
-        "--variant", metavar="NAME", help=f"one of {', '.join(list_variants())} (without weights: focalnet_tiny_lrf)"
+        "--variant",
+        metavar="NAME",
+        help=f"one of {', '.join(list_variants())} (that of the weights; without any, {DEFAULT_VARIANT})",
     )
     parser.add_argument("--weights", help="'pretrained', a file, a folder or a hub id; random weights without it")
     parser.add_argument(
@@ -61,17 +63,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; the GPU if there is one")
     parser.add_argument("--seed", type=int, default=0, help="seed of random weights (%(default)s)")
     return parser.parse_args()
-
-
-def build(variant: str | None, weights: str | None) -> FocalNet:
-    if weights is None:
-        variant = variant or "focalnet_tiny_lrf"
-        return create_backbone(variant, out_features=get_variant(variant).config().stage_names[1:])
-    if weights == "pretrained":
-        if variant is None:
-            raise ValueError("--weights pretrained needs a --variant")
-        return build_backbone(get_variant(variant).name)
-    return build_backbone(weights, variant=variant)
 
 
 def save(figure: object, path: Path) -> None:
@@ -96,15 +87,18 @@ def main() -> int:
             raise ValueError(f"no images given to draw {' and '.join(per_image)} of; --what kernels needs none")
         outputs = plan_outputs(args.inputs, args.out, suffix="") if per_image else {}
         torch.manual_seed(args.seed)
-        model = build(args.variant, args.weights).to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = open_backbone(args.variant, args.weights).to(
+            args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        )
         # Also when they are not to be drawn: this finds a stage or block that there is not.
         stages = args.stage or range(1, len(model.layers) + 1)
         kernels = {stage: read_kernels(model, stage, args.block) for stage in stages}
     except (CheckpointError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         print(f"visualize: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 2
+    name = args.variant or ("FocalNet" if args.weights else DEFAULT_VARIANT)
     weights = f"weights {args.weights}" if args.weights else f"RANDOM weights (seed {args.seed})"
-    print(f"{args.variant or 'FocalNet'}, {weights}, {len(outputs)} images, on {model.patch_embed.proj.weight.device}")
+    print(f"{name}, {weights}, {len(outputs)} images, on {model.patch_embed.proj.weight.device}")
     failed = 0
     try:
         if "kernels" in args.what:
