@@ -10,7 +10,7 @@ from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
 from focalnet_backbone.detectron2 import FocalNetBackbone
-from focalnet_backbone.detectron2.loader import detr_augmentations
+from focalnet_backbone.detectron2.loader import detr_crop
 
 # Of 118287 images 117266 have objects. With 16 an iteration, and the last batch of the wide and of the tall images
 # filled up, an epoch has 7330 iterations.
@@ -32,13 +32,16 @@ def set_up(variant, epochs, drop_path_rate):
 
     dataloader = get_config("common/data/coco.py").dataloader
     dataloader.train.mapper.image_format = "RGB"
-    dataloader.train.mapper.augmentations = L(detr_augmentations)()
+    dataloader.train.mapper.augmentations[0].short_edge_length = list(range(480, 801, 32))
+    # Half of the images are cropped before, as in DETR.
+    dataloader.train.mapper.augmentations.insert(0, L(detr_crop)())
 
     optimizer = get_config("common/optim.py").AdamW
     optimizer.weight_decay = 0.05
 
     train = get_config("common/train.py").train
     train.init_checkpoint = variant
+    train.update(seed=-1, best_metric="bbox/AP")
     train.amp.enabled = True
     train.max_iter = epochs * EPOCH
     train.eval_period = train.checkpointer.period = EPOCH

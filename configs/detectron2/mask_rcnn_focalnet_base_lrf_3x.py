@@ -8,4 +8,4 @@ Published: box AP 49.8, mask AP 44.1; 111.4 M parameters, 507 GFLOPs at 800x1280
 from .mask_rcnn_focalnet import set_up
 
 model, dataloader, optimizer, lr_multiplier, train = set_up("focalnet_base_lrf", epochs=36, drop_path_rate=0.5)
-train.output_dir = "output/mask_rcnn_focalnet_base_lrf_3x"
+train.output_dir = "outputs/mask_rcnn_focalnet_base_lrf_3x"

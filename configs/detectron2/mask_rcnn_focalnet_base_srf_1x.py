@@ -8,4 +8,4 @@ Published: box AP 48.8, mask AP 43.3; 109.4 M parameters, 496 GFLOPs at 800x1280
 from .mask_rcnn_focalnet import set_up
 
 model, dataloader, optimizer, lr_multiplier, train = set_up("focalnet_base_srf", epochs=12, drop_path_rate=0.3)
-train.output_dir = "output/mask_rcnn_focalnet_base_srf_1x"
+train.output_dir = "outputs/mask_rcnn_focalnet_base_srf_1x"

@@ -8,4 +8,4 @@ Published: box AP 48.3, mask AP 43.1; 72.3 M parameters, 365 GFLOPs at 800x1280.
 from .mask_rcnn_focalnet import set_up
 
 model, dataloader, optimizer, lr_multiplier, train = set_up("focalnet_small_lrf", epochs=12, drop_path_rate=0.2)
-train.output_dir = "output/mask_rcnn_focalnet_small_lrf_1x"
+train.output_dir = "outputs/mask_rcnn_focalnet_small_lrf_1x"

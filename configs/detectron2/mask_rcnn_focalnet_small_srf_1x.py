@@ -8,4 +8,4 @@ Published: box AP 48.0, mask AP 42.7; 70.8 M parameters, 356 GFLOPs at 800x1280.
 from .mask_rcnn_focalnet import set_up
 
 model, dataloader, optimizer, lr_multiplier, train = set_up("focalnet_small_srf", epochs=12, drop_path_rate=0.2)
-train.output_dir = "output/mask_rcnn_focalnet_small_srf_1x"
+train.output_dir = "outputs/mask_rcnn_focalnet_small_srf_1x"

@@ -8,4 +8,4 @@ Published: box AP 48.9, mask AP 43.6; 70.8 M parameters, 356 GFLOPs at 800x1280.
 from .mask_rcnn_focalnet import set_up
 
 model, dataloader, optimizer, lr_multiplier, train = set_up("focalnet_small_srf", epochs=36, drop_path_rate=0.5)
-train.output_dir = "output/mask_rcnn_focalnet_small_srf_3x"
+train.output_dir = "outputs/mask_rcnn_focalnet_small_srf_3x"

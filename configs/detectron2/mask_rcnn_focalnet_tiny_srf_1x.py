@@ -8,4 +8,4 @@ Published: box AP 45.9, mask AP 41.3; 48.6 M parameters, 267 GFLOPs at 800x1280.
 from .mask_rcnn_focalnet import set_up
 
 model, dataloader, optimizer, lr_multiplier, train = set_up("focalnet_tiny_srf", epochs=12, drop_path_rate=0.1)
-train.output_dir = "output/mask_rcnn_focalnet_tiny_srf_1x"
+train.output_dir = "outputs/mask_rcnn_focalnet_tiny_srf_1x"

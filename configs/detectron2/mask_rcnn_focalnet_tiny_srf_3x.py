@@ -8,4 +8,4 @@ Published: box AP 47.6, mask AP 42.6; 48.6 M parameters, 267 GFLOPs at 800x1280.
 from .mask_rcnn_focalnet import set_up
 
 model, dataloader, optimizer, lr_multiplier, train = set_up("focalnet_tiny_srf", epochs=36, drop_path_rate=0.3)
-train.output_dir = "output/mask_rcnn_focalnet_tiny_srf_3x"
+train.output_dir = "outputs/mask_rcnn_focalnet_tiny_srf_3x"

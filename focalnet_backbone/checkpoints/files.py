@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +144,29 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is a cut-off or damaged safetensors file: {error}") from error
 
 
+@contextmanager
+def _stand_ins_allowed() -> Iterator[None]:
+    """Let `torch.load` take a log history's stand-ins, also where the real classes are allowed (as our plugin does)."""
+    allowed = torch.serialization.get_safe_globals()
+    taken = {_allowed_name(entry) for entry in _LOG_HISTORY}
+    torch.serialization.clear_safe_globals()
+    try:
+        others = [entry for entry in allowed if _allowed_name(entry) not in taken]
+        torch.serialization.add_safe_globals([*others, *_LOG_HISTORY])
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(allowed)
+
+
+def _allowed_name(entry: Any) -> str:
+    return entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
+
+
 def _read_torch(path: Path, head: bytes) -> Any:
     zipped = head.startswith(b"PK")
     try:
-        with torch.serialization.safe_globals(_LOG_HISTORY):
+        with _stand_ins_allowed():
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # torch has no error of its own for damaged files: whatever it meets comes out.
         if "TorchScript" in str(error):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
+from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from focalnet_backbone.backbone import FocalNet
@@ -18,7 +19,7 @@ from focalnet_backbone.checkpoints.files import read_file
 from focalnet_backbone.files import whole_file
 
 
-class FocalNetCheckpointer(DetectionCheckpointer):
+class FocalNetCheckpointer(Checkpointer):
     """detectron2's checkpointer for a model with a FocalNet in it.
 
     `load` takes what detectron2 writes, and everything that `focalnet_backbone.load_checkpoint` takes: classification
@@ -45,7 +46,7 @@ class FocalNetCheckpointer(DetectionCheckpointer):
         require_all: bool = False,
         **checkpointables: Any,
     ) -> None:
-        super().__init__(model, save_dir, **checkpointables)
+        super().__init__(model, save_dir, save_to_disk=comm.is_main_process(), **checkpointables)
         found = [(name, module) for name, module in self.model.named_modules() if isinstance(module, FocalNet)]
         if len(found) != 1:
             raise TypeError(f"the model must have one FocalNet in it, found {len(found)}")
@@ -78,7 +79,7 @@ class FocalNetCheckpointer(DetectionCheckpointer):
             CheckpointError: the source cannot be had or read, or does not fit.
             FileNotFoundError: the source is a path where nothing is.
         """
-        path = str(path)
+        path = os.path.expanduser(path)
         if path.startswith(("http://", "https://")):
             path = str(download(path))
         if not path or os.path.isfile(path):
@@ -98,7 +99,8 @@ class FocalNetCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         """Fit the backbone's tensors by `load_checkpoint`, and give the others to detectron2."""
-        filename, saved = checkpoint.pop("file"), checkpoint["model"]
+        filename = checkpoint.pop("file")
+        saved = {name.removeprefix("module."): value for name, value in checkpoint["model"].items()}
         try:
             load_checkpoint(self.backbone, saved)
         except CheckpointError as error:

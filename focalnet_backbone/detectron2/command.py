@@ -15,7 +15,7 @@ from torch.multiprocessing import ProcessExitedException
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.detectron2.datasets import read_coco
 from focalnet_backbone.detectron2.jobs import Job, load_job
-from focalnet_backbone.detectron2.train import evaluate_weights, train
+from focalnet_backbone.detectron2.train import evaluate_weights, refuse_older_training, train
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     train_net.py --num-gpus 8 --config-file ... --resume
   train on your own data, its classes read from the file, starting from a COCO detector:
     train_net.py --config-file ... --train-json train.json --train-images train/ --val-json val.json \\
-        --val-images val/ MODEL.WEIGHTS detector.pth SOLVER.MAX_ITER 5000 OUTPUT_DIR output/mine
+        --val-images val/ MODEL.WEIGHTS detector.pth SOLVER.MAX_ITER 5000 OUTPUT_DIR outputs/mine
 """
     )
     parser.description = "Train or evaluate a FocalNet detector with detectron2. On CPU, --num-gpus counts processes."
@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def job_from_arguments(args: argparse.Namespace) -> Job:
-    """The job that the command line asks for, checked. Raises one of `USER_ERRORS` if something is wrong with it."""
+    """The job that the command line asks for, checked, with nothing written yet. Raises one of `USER_ERRORS`."""
     if not args.config_file:
         raise ValueError("--config-file is missing")
     job = load_job(args.config_file, args.opts)
@@ -58,6 +58,8 @@ def job_from_arguments(args: argparse.Namespace) -> Job:
     if any(datasets):
         job.use_datasets(*datasets)
     job.check(train=not args.eval_only)
+    if not (args.eval_only or args.resume):
+        refuse_older_training(job.output_dir)
     return job
 
 
@@ -68,20 +70,39 @@ def main(args: argparse.Namespace) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     for name in ("detectron2", "fvcore", "focalnet_backbone"):
         setup_logger(str(output_dir), comm.get_rank(), name=name)
-    if comm.is_main_process():
-        job.save(output_dir / "config.yaml")
-    results = evaluate_weights(job, last=args.resume) if args.eval_only else train(job, resume=args.resume)
+    if args.eval_only:
+        results = evaluate_weights(job, last=args.resume)
+    else:
+        if comm.is_main_process():
+            job.save(output_dir / "config.yaml")
+        results = train(job, resume=args.resume)
     for task in ("bbox", "segm"):
         if task in results:
             logger.info("%s AP %.1f", {"bbox": "box", "segm": "mask"}[task], results[task]["AP"])
 
 
 def main_of_process(args: argparse.Namespace) -> None:
-    """`main`, ending with one line and exit code 1 on an error of the user's."""
+    """`main`, ending with one line, also in the log, and exit code 1 on an error of the user's."""
+    trainer_logger = logging.getLogger("detectron2.engine.train_loop")
+    trainer_logger.addFilter(_is_no_traceback)
     try:
         main(args)
     except USER_ERRORS as error:
-        sys.exit(f"train_net.py: {error}")
+        logger.error(one_line(error))
+        sys.exit(f"train_net.py: {one_line(error)}")
+    finally:
+        trainer_logger.removeFilter(_is_no_traceback)
+
+
+def one_line(error: Exception) -> str:
+    """An error's message in one line; without the traceback in it if it comes from a process that loads images."""
+    lines = str(error).split("\n")
+    return lines[-1] or lines[-2] if "Original Traceback" in str(error) else " ".join(" ".join(lines).split())
+
+
+def _is_no_traceback(record: logging.LogRecord) -> bool:
+    """Whether a message of detectron2's trainer is another than the traceback of an error of the user's."""
+    return not (record.exc_info and isinstance(record.exc_info[1], USER_ERRORS))
 
 
 def run_command(arguments: list[str] | None = None) -> None:
@@ -91,8 +112,9 @@ def run_command(arguments: list[str] | None = None) -> None:
         job_from_arguments(args)  # What is wrong with it is said before processes start.
         launch(main_of_process, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     except USER_ERRORS as error:
-        sys.exit(f"train_net.py: {error}")
-    except ProcessExitedException:
-        sys.exit(1)  # The process has said why.
+        sys.exit(f"train_net.py: {one_line(error)}")
+    except ProcessExitedException as error:
+        # One that was not killed has said why.
+        sys.exit(f"train_net.py: a process was ended by {error.signal_name}" if error.signal_name else 1)
     except KeyboardInterrupt:
         sys.exit("train_net.py: interrupted; with --resume it goes on from the last checkpoint")

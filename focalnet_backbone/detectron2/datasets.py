@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from focalnet_backbone.config import closest
+
+FIELDS = {
+    "images": ("id", "file_name", "height", "width"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+"""What each entry of the three lists of COCO's detection format must have to be trained on."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ def read_coco(annotations: str | Path, images: str | Path) -> CocoDataset:
     """Read what training needs to know of a dataset before it starts.
 
     Raises:
-        FileNotFoundError: the file, the folder or the first of its images is not there.
+        FileNotFoundError: the file, the folder or an image that the file names is not there.
         ValueError: the file is not in COCO's detection format, or has no classes, images or objects.
     """
     annotations, images = Path(annotations), Path(images)
@@ -45,20 +54,45 @@ def read_coco(annotations: str | Path, images: str | Path) -> CocoDataset:
         content = json.loads(annotations.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{annotations} is not valid JSON: {error}") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list) or not content[key]:
-            raise ValueError(
-                f"{annotations} is not in COCO's detection format: it has no list of {key!r}, or none in it"
-            )
-    first = images / content["images"][0]["file_name"]
-    if not first.is_file():
-        raise FileNotFoundError(f"{annotations} names an image that is not there: {first}")
+    try:
+        _check_content(content)
+    except ValueError as error:
+        raise ValueError(f"{annotations} is not in COCO's detection format: {error}") from error
+    _check_images(annotations, images, [image["file_name"] for image in content["images"]])
     outlines = [a.get("segmentation") for a in content["annotations"] if not a.get("iscrowd")]
     masks = None
     if all(outlines):
         masks = "bitmask" if any(isinstance(outline, dict) for outline in outlines) else "polygon"
     categories = sorted(({"id": c["id"], "name": c["name"]} for c in content["categories"]), key=lambda c: c["id"])
     return CocoDataset(annotations, images, categories, masks)
+
+
+def _check_content(content: Any) -> None:
+    """Raise `ValueError` that says what COCO's detection format has and the content has not."""
+    for key, fields in FIELDS.items():
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not entries:
+            raise ValueError(f"it has no list of {key!r}, or none in it")
+        for number, entry in enumerate(entries):
+            lacking = [field for field in fields if field not in entry] if isinstance(entry, dict) else fields
+            if lacking:
+                raise ValueError(f"entry {number} of {key!r} has no {', '.join(map(repr, lacking))}")
+    for key, owner in (("images", "image_id"), ("categories", "category_id")):
+        ids = [entry["id"] for entry in content[key]]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"two entries of {key!r} have the same id")
+        unknown = {annotation[owner] for annotation in content["annotations"]}.difference(ids)
+        if unknown:
+            raise ValueError(f"an annotation has {owner} {unknown.pop()!r}, which is not among {key!r}")
+
+
+def _check_images(annotations: Path, folder: Path, names: list[str]) -> None:
+    there = set(os.listdir(folder))  # One look at the folder is faster than one at each of many images.
+    missing = [name for name in names if name not in there and not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{annotations} names {len(missing)} images that are not there, such as {folder / missing[0]}"
+        )
 
 
 def register(dataset: CocoDataset) -> str:

@@ -72,7 +72,11 @@ class SeededDataset(Dataset):
         seed = derive_seed(self.seed, self.rank, position)
         random.seed(seed)
         np.random.seed(seed)
-        return self.mapper(self.dicts[index])
+        sample = self.dicts[index]
+        try:
+            return self.mapper(sample)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"cannot train on {sample['file_name']}: {error}") from error
 
 
 def build_train_loader(
@@ -113,28 +117,16 @@ def build_train_loader(
     )
 
 
-def detr_augmentations(
-    min_sizes: Sequence[int] = tuple(range(480, 801, 32)),
-    max_size: int = 1333,
-    *,
-    crop_min_sizes: Sequence[int] = (400, 500, 600),
+def detr_crop(
+    min_sizes: Sequence[int] = (400, 500, 600),
     crop_size: tuple[int, int] = (384, 600),
-    crop_prob: float = 0.5,
-) -> list[T.Augmentation]:
-    """The augmentation of DETR (arXiv 2005.12872), which the published detectors were trained with.
+    max_size: int = 1333,
+    prob: float = 0.5,
+) -> T.RandomApply:
+    """The crop of DETR (arXiv 2005.12872), which comes before the resizing that an image gets anyway.
 
-    A flip with probability 1/2; then, with probability `crop_prob`, the short side becomes one of `crop_min_sizes`
-    and a window is cropped whose sides are drawn from `crop_size`; then the short side becomes one of `min_sizes`.
-    The long side is at most `max_size`. All in pixels.
+    With probability `prob`, the short side becomes one of `min_sizes` and the long side at most `max_size`, and a
+    window is cropped whose sides are drawn from the range `crop_size`. All in pixels.
     """
-    resize_and_crop = T.AugmentationList(
-        [
-            T.ResizeShortestEdge(list(crop_min_sizes), max_size, sample_style="choice"),
-            T.RandomCrop("absolute_range", crop_size),
-        ]
-    )
-    return [
-        T.RandomFlip(),
-        T.RandomApply(resize_and_crop, prob=crop_prob),
-        T.ResizeShortestEdge(list(min_sizes), max_size, sample_style="choice"),
-    ]
+    resize = T.ResizeShortestEdge(list(min_sizes), max_size, sample_style="choice")
+    return T.RandomApply(T.AugmentationList([resize, T.RandomCrop("absolute_range", crop_size)]), prob)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import math
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,30 +22,15 @@ from detectron2.engine import (
 )
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
-from torch import Tensor, nn
+from torch import nn
 
+from focalnet_backbone.checkpoints.files import read_file
 from focalnet_backbone.detectron2.checkpoint import FocalNetCheckpointer
 from focalnet_backbone.detectron2.datasets import categories_of
-from focalnet_backbone.detectron2.jobs import Job
+from focalnet_backbone.detectron2.jobs import Job, first_line
 from focalnet_backbone.detectron2.loader import derive_seed
 
 logger = logging.getLogger(__name__)
-
-
-class FiniteTrainer(SimpleTrainer):
-    """detectron2's trainer, which stops at a loss that is not finite, with the losses in a readable form."""
-
-    def _write_metrics(self, loss_dict: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> None:
-        try:
-            super()._write_metrics(loss_dict, *args, **kwargs)
-        except FloatingPointError as error:
-            losses = ", ".join(f"{name} {loss.item():.4g}" for name, loss in loss_dict.items())
-            raise FloatingPointError(f"A loss is not finite: {losses}.") from error
-
-
-class FiniteAMPTrainer(FiniteTrainer, AMPTrainer):
-    """The same with mixed precision."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +59,41 @@ class SeedEachIteration(HookBase):
         torch.manual_seed(derive_seed(self.seed, comm.get_rank(), self.trainer.iter))
 
 
-class BestCheckpointer(hooks.BestCheckpointer):
-    """detectron2's hook, with a memory of the best so far that goes into the checkpoints."""
+class BestCheckpointer(HookBase):
+    """Keep the best of the evaluated states in `model_best.pth`. Comes after the hook that evaluates.
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+    The file holds the value that it reached, so that a training which goes on does not replace it by a worse one.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+    Args:
+        checkpointer: writes the file.
+        metric: name of the value to compare; larger is better.
+        resuming: whether a file that is there already is of this training.
+    """
+
+    def __init__(self, checkpointer: FocalNetCheckpointer, metric: str, *, resuming: bool) -> None:
+        self.checkpointer = checkpointer
+        self.metric = metric
+        path = Path(checkpointer.save_dir, "model_best.pth")
+        self.best = read_file(path).get("best", -math.inf) if resuming and path.is_file() else -math.inf
+
+    def after_step(self) -> None:
+        value, iteration = self.trainer.storage.latest().get(self.metric, (math.nan, -1))
+        if iteration == self.trainer.iter and value > self.best:
+            self.best = value
+            last = min(iteration, self.trainer.max_iter - 1)  # The evaluation at the end comes after the last one.
+            self.checkpointer.save("model_best", iteration=last, best=value)
+            logger.info("the best %s so far: %.2f", self.metric, value)
+
+    def after_train(self) -> None:
+        self.after_step()
+
+
+def refuse_older_training(output_dir: str | Path) -> None:
+    """Raise `FileExistsError` if there is a training in a folder, which a new one would overwrite."""
+    tag = Path(output_dir, "last_checkpoint")
+    if tag.is_file():
+        last = tag.with_name(tag.read_text(encoding="utf-8").strip())
+        raise FileExistsError(f"there is a training at {last}; resume it with --resume, or name another output folder")
 
 
 def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
@@ -96,21 +110,23 @@ def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
     Raises:
         FileExistsError: there is a training in `job.output_dir`, and `resume` is False.
         FloatingPointError: a loss is not finite; the message has the iteration and the losses.
-        ValueError: the training to resume had other classes, another batch size or number of processes.
+        ValueError: the training to resume had other classes, another batch size or number of processes, or not all
+            processes see its checkpoint.
         CheckpointError: the weights to start from do not fit.
     """
+    if not resume:
+        refuse_older_training(job.output_dir)
     for leftover in Path(job.output_dir).glob(".unfinished-*") if comm.is_main_process() else ():
         leftover.unlink()  # Of a run that was killed while it wrote.
     model = _build_model(job)
     checkpointer = FocalNetCheckpointer(model, job.output_dir)
-    resuming = checkpointer.has_checkpoint()
-    if resuming and not resume:
-        last = checkpointer.get_checkpoint_file()
-        raise FileExistsError(f"there is a training at {last}; resume it with --resume, or name another output folder")
+    resuming = checkpointer.require_all = checkpointer.has_checkpoint()
     saved = checkpointer.resume_or_load(job.weights, resume=resume)
     if resuming and "run" not in saved:
         raise ValueError(f"{checkpointer.get_checkpoint_file()} is not of this trainer, which cannot resume it")
     start_iter = saved["iteration"] + 1 if resuming else 0
+    if len(set(comm.all_gather(start_iter))) > 1:
+        raise ValueError(f"not all processes see the checkpoints in {job.output_dir}; the machines must share it")
 
     seed = saved["run"]["seed"] if resuming else job.seed if job.seed >= 0 else comm.shared_random_seed()
     loader = job.train_loader(seed, start_iter)
@@ -120,13 +136,13 @@ def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
 
     trainer = _build_trainer(job, model, loader)
     results: dict[str, Any] = {}
-    trainer.register_hooks(_build_hooks(job, trainer, checkpointer, run, results))
+    trainer.register_hooks(_build_hooks(job, trainer, checkpointer, run, results, resuming=resuming))
     if resuming:
         trainer.load_state_dict(saved["trainer"])
     try:
         trainer.train(start_iter, job.max_iter)
     except FloatingPointError as error:
-        raise FloatingPointError(_explain_divergence(error, trainer)) from error
+        raise FloatingPointError(_explain_divergence(error, trainer)) from None
     return results
 
 
@@ -164,11 +180,14 @@ def evaluate_weights(job: Job, *, last: bool = False) -> dict[str, Any]:
 
 
 def _build_model(job: Job) -> nn.Module:
-    seed_all_rng(job.seed if job.seed >= 0 else None)
+    if job.seed >= 0:
+        torch.manual_seed(job.seed)
+    else:
+        torch.seed()
     try:
         model = job.model()
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the model cannot be built: {error.args[0]}") from error
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"the model cannot be built: {first_line(error)}") from error
     logger.info("%s with %.2f M parameters", type(model).__name__, sum(p.numel() for p in model.parameters()) / 1e6)
     return model
 
@@ -178,12 +197,18 @@ def _build_trainer(job: Job, model: nn.Module, loader: Iterable) -> SimpleTraine
     if job.mixed_precision and not on_gpu:
         logger.warning("mixed precision is for GPUs; training in float32 on %s", job.device)
     options = dict(job.ddp) if on_gpu else {**job.ddp, "device_ids": None}
-    trainer_class = FiniteAMPTrainer if job.mixed_precision and on_gpu else FiniteTrainer
+    trainer_class = AMPTrainer if job.mixed_precision and on_gpu else SimpleTrainer
     return trainer_class(create_ddp_model(model, **options), loader, job.optimizer(model))
 
 
 def _build_hooks(
-    job: Job, trainer: SimpleTrainer, checkpointer: FocalNetCheckpointer, run: Run, results: dict[str, Any]
+    job: Job,
+    trainer: SimpleTrainer,
+    checkpointer: FocalNetCheckpointer,
+    run: Run,
+    results: dict[str, Any],
+    *,
+    resuming: bool,
 ) -> list[HookBase]:
     """What goes on around the iterations; each evaluation is put into `results`."""
     checkpointer.add_checkpointable("trainer", trainer)
@@ -203,9 +228,8 @@ def _build_hooks(
     if comm.is_main_process():
         if job.test_names:
             best = FocalNetCheckpointer(checkpointer.model, job.output_dir, tag_last=False, run=run)
-            train_hooks.append(BestCheckpointer(job.eval_period, best, job.best_metric))
-        # After the evaluation, so that a checkpoint knows of the best one up to its own iteration.
-        train_hooks.append(hooks.PeriodicCheckpointer(checkpointer, job.checkpoint_period))
+            train_hooks.append(BestCheckpointer(best, job.best_metric, resuming=resuming))
+        train_hooks.append(hooks.PeriodicCheckpointer(checkpointer, job.checkpoint_period, job.max_to_keep))
         train_hooks.append(hooks.PeriodicWriter(default_writers(job.output_dir, job.max_iter), job.log_period))
     return train_hooks
 
@@ -217,8 +241,14 @@ def _check_same(run: Run, saved: dict[str, Any], output_dir: str) -> None:
 
 
 def _explain_divergence(error: FloatingPointError, trainer: SimpleTrainer) -> str:
-    latest = trainer.storage.latest().items()
-    losses = ", ".join(f"{name} {value:.4g}" for name, (value, _) in latest if "loss" in name)
-    return (
-        f"stopped at iteration {trainer.iter}: {error} The losses before it: {losses or 'none'}. Checkpoints are kept"
-    )
+    losses = re.findall(r"'(\w+)': (?:np\.float64\()?([-\w.]+)", str(error))
+    if losses:
+        reason = f"a loss is not finite: {_list_losses(losses)}"
+    else:  # It was found before there were losses, in the proposals.
+        latest = [(name, value) for name, (value, _) in trainer.storage.latest().items() if "loss" in name]
+        reason = f"{error} The losses before it: {_list_losses(latest) or 'none'}"
+    return f"stopped at iteration {trainer.iter}: {reason}. Checkpoints are kept"
+
+
+def _list_losses(losses: Iterable[tuple[str, Any]]) -> str:
+    return ", ".join(f"{name} {float(value):.4g}" for name, value in losses)

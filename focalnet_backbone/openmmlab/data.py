@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
@@ -19,6 +20,7 @@ def check_datasets(cfg: Config, loaders: tuple[str, ...]) -> None:
     Raises:
         FileNotFoundError: folders or annotation files are missing, or there is no image; the message gives the
             layout that is expected, or the image whose label is missing.
+        ValueError: the first image and its label do not go together, or the model has fewer classes than the data.
     """
     datasets = [dataset for name in loaders if cfg.get(name) for dataset in leaf_datasets(cfg[name].dataset)]
     expected = {}
@@ -30,7 +32,7 @@ def check_datasets(cfg: Config, loaders: tuple[str, ...]) -> None:
             raise FileNotFoundError(f"no dataset at {root} (in {Path.cwd()}). Expected in that folder: {layout}")
     for dataset in datasets:
         if not dataset.get("ann_file"):
-            _check_listed(dataset)
+            _check_listed(dataset, cfg.model)
 
 
 def leaf_datasets(dataset: Mapping) -> Iterator[Mapping]:
@@ -50,10 +52,11 @@ def _parts(dataset: Mapping) -> list[str]:
     return [name for name in names if isinstance(name, str) and name and "://" not in name]
 
 
-def _check_listed(dataset: Mapping) -> None:
-    """Check a dataset that lists its folders: at least one image, and a label for each."""
+def _check_listed(dataset: Mapping, model: Mapping) -> None:
+    """Check a dataset that lists its folders: at least one image, a label for each, and classes that fit the model."""
     scope = DefaultScope.get_current_instance().scope_name
-    samples = DATASETS.build({**dataset, "pipeline": [], "serialize_data": False, "_scope_": scope})
+    loading = [transform for transform in dataset.get("pipeline", []) if "Load" in str(transform["type"])]
+    samples = DATASETS.build({**dataset, "pipeline": loading, "serialize_data": False, "_scope_": scope})
     folder = Path(dataset.get("data_root") or ".") / dataset["data_prefix"].get("img_path", "")
     if len(samples) == 0:
         raise FileNotFoundError(f"no image in {folder} that {dataset['type']} reads (*{samples.img_suffix})")
@@ -61,3 +64,29 @@ def _check_listed(dataset: Mapping) -> None:
         label = sample.get("seg_map_path")
         if label is not None and not Path(label).exists():
             raise FileNotFoundError(f"{sample['img_path']} has no label: expected {label}")
+    classes = samples.metainfo.get("classes") or ()
+    for name in ("decode_head", "auxiliary_head"):
+        heads = model.get(name) or []
+        for head in heads if isinstance(heads, Sequence) else [heads]:
+            if head.get("num_classes", len(classes)) < len(classes):
+                raise ValueError(f"model.{name}.num_classes is {head['num_classes']}, but the data has {len(classes)}")
+    if classes:
+        _check_label(samples[0], len(classes), samples.ignore_index)
+
+
+def _check_label(sample: Mapping, classes: int, ignored: int) -> None:
+    """Check a loaded image and its label against each other."""
+    if "img" not in sample or "gt_seg_map" not in sample:
+        return
+    label = sample["gt_seg_map"]
+    if sample["img"].shape[:2] != label.shape:
+        sizes = f"{label.shape} pixels, {sample['img_path']} {sample['img'].shape[:2]}"
+        raise ValueError(f"{sample['seg_map_path']} has {sizes}")
+    values = np.unique(label)
+    foreign = values[(values >= classes) & (values != ignored)]
+    if len(foreign):
+        shift = " (after reduce_zero_label)" if sample.get("reduce_zero_label") else ""
+        raise ValueError(
+            f"{sample['seg_map_path']} has the value {foreign[0]}{shift}, but the data has {classes} classes; "
+            f"pixels of none must be {ignored}"
+        )

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mmengine.config import DictAction
 from mmengine.runner import Runner
@@ -46,6 +47,14 @@ def command_test(arguments: Sequence[str] | None = None) -> int:
     return _run("test.py", args, build_test_runner, Runner.test)
 
 
+class _Options(DictAction):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, *rest: Any, **more: Any) -> None:
+        for value in values:
+            if "=" not in value:
+                parser.error(f"--cfg-options takes KEY=VALUE, got {value}")
+        super().__call__(parser, namespace, values, *rest, **more)
+
+
 def _parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("config", help="config file")
@@ -54,7 +63,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
         "--cfg-options",
         dest="options",
         nargs="+",
-        action=DictAction,
+        action=_Options,
         metavar="KEY=VALUE",
         help='values that replace the config\'s, such as model.backbone.with_cp=True or key="[1,2]"',
     )
@@ -65,14 +74,14 @@ def _parser(description: str) -> argparse.ArgumentParser:
 
 def _run(tool: str, args: argparse.Namespace, build: Callable[..., Runner], work: Callable[[Runner], object]) -> int:
     arguments = vars(args)
-    os.environ.setdefault("LOCAL_RANK", str(arguments.pop("local_rank")))
+    del arguments["local_rank"]  # torch.distributed.launch passes it, but sets LOCAL_RANK too.
     try:
         runner = build(**arguments)
     except CONFIG_ERRORS as error:
         return _fail(tool, error)
     try:
         work(runner)
-    except (CheckpointError, FileNotFoundError) as error:
+    except (CheckpointError, OSError, AssertionError) as error:  # mmcv asserts that it could read an image.
         return _fail(tool, error)
     except KeyboardInterrupt:
         print(f"{tool}: interrupted", file=sys.stderr)
@@ -82,8 +91,10 @@ def _run(tool: str, args: argparse.Namespace, build: Callable[..., Runner], work
 
 def _fail(tool: str, error: Exception) -> int:
     """Print the error as one line. Returns the exit status."""
-    text = error.args[0] if isinstance(error, KeyError) else error
+    text = str(error.args[0] if isinstance(error, KeyError) else error)
+    if "Traceback (most recent call last)" in text:  # Of a process that loads data.
+        text = text.splitlines()[-1]
     rank = os.environ.get("RANK", "0")
     place = "" if rank == "0" else f" (process {rank})"
-    print(f"{tool}{place}: {' '.join(str(text).split())}", file=sys.stderr)
+    print(f"{tool}{place}: {' '.join(text.split())}", file=sys.stderr)
     return 2

@@ -2,7 +2,8 @@
 
 It holds the operators that UPerNet, Mask R-CNN, Cascade R-CNN, ATSS, Sparse R-CNN, Mask2Former and DINO call, with
 the signatures that `mmcv.ops` calls them by: results often go into a tensor that the caller passes. They run on
-whatever device their inputs are on. Any other name is a function that raises `NotImplementedError`.
+whatever device their inputs are on, and compute in float32 what they are given in half precision. Any other name is a
+function that raises `NotImplementedError`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,14 @@ def __getattr__(name: str) -> Callable[..., NoReturn]:
         )
 
     return missing
+
+
+def get_compiler_version() -> str:
+    """What `mmcv.utils.collect_env` reports as mmcv's compiler, and as its CUDA compiler."""
+    return "n/a (operators of focalnet_backbone)"
+
+
+get_compiling_cuda_version = get_compiler_version
 
 
 def _full_precision(tensor: Tensor) -> Tensor:
@@ -190,6 +199,8 @@ def ms_deform_attn_forward(
     batch, _, heads, channels = value.shape
     _, queries, _, levels, points, _ = sampling_locations.shape
     shapes = value_spatial_shapes.tolist()
+    dtype = value.dtype
+    value, sampling_locations, attention_weights = map(_full_precision, (value, sampling_locations, attention_weights))
     maps = value.permute(0, 2, 3, 1).flatten(0, 1).split([height * width for height, width in shapes], dim=-1)
     grids = sampling_locations.transpose(1, 2).flatten(0, 1) * 2 - 1
     weights = attention_weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels, points)
@@ -197,7 +208,7 @@ def ms_deform_attn_forward(
     for level, (height, width) in enumerate(shapes):
         sampled = F.grid_sample(maps[level].unflatten(-1, (height, width)), grids[:, :, level], align_corners=False)
         attended = attended + (sampled * weights[:, :, :, level]).sum(-1)
-    return attended.view(batch, heads * channels, queries).transpose(1, 2).contiguous()
+    return attended.view(batch, heads * channels, queries).transpose(1, 2).contiguous().to(dtype)
 
 
 def ms_deform_attn_backward(
@@ -244,17 +255,17 @@ def sigmoid_focal_loss_forward(
         gamma: focusing parameter.
         alpha: weight of the target class; the others get 1 - alpha.
     """
+    input = _full_precision(input)
     positive, negative = _focal_terms(input, target, weight, alpha)
     p = input.sigmoid()
-    output.copy_(
-        -positive * (1 - p) ** gamma * F.logsigmoid(input) - negative * p**gamma * F.logsigmoid(-input),
-    )
+    output.copy_(-positive * (1 - p) ** gamma * F.logsigmoid(input) - negative * p**gamma * F.logsigmoid(-input))
 
 
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
     """The derivative of `sigmoid_focal_loss_forward` by the logits, into `grad_input` `(N, C)`."""
+    input = _full_precision(input)
     positive, negative = _focal_terms(input, target, weight, alpha)
     p = input.sigmoid()
     grad_input.copy_(

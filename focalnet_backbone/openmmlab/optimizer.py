@@ -17,8 +17,15 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     the layer after it times this rate. The heads have the full learning rate.
 
     Raises:
+        ValueError: `decay_rate` is missing or not positive.
         TypeError: the model's backbone has no `get_layer_depth`.
     """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        rate = self.paramwise_cfg.get("decay_rate")
+        if not isinstance(rate, int | float) or rate <= 0:
+            raise ValueError(f"LayerDecayOptimWrapperConstructor needs paramwise_cfg.decay_rate > 0, got {rate}")
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = "", **kwargs: Any) -> None:
         """Append a parameter group for each parameter of `module`."""

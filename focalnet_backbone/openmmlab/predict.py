@@ -128,7 +128,8 @@ def _infer(model: nn.Module, pipeline: Compose, image: np.ndarray) -> BaseDataEl
 def _write_segmentation(
     image: np.ndarray, sample: BaseDataElement, meta: dict[str, Any], stem: Path
 ) -> tuple[Path, Path]:
-    labels = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+    labels = sample.pred_sem_seg.data[0].cpu().numpy()
+    labels = labels.astype(np.uint8 if len(meta["classes"]) <= 256 else np.uint16)
     label_path, overlay_path = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}_overlay.png")
     palette = np.asarray(meta["palette"], np.uint8)
     painted = (OPACITY * palette[labels] + (1 - OPACITY) * image).astype(np.uint8)

@@ -98,5 +98,6 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
             if path.is_file():
                 return path
     # The note is written after its checkpoint, so a run killed in between has a checkpoint that it does not name.
-    whole = [path for path in work_dir.glob("*.pth") if not path.name.startswith(".")]
+    # The best one by a metric is saved without the optimizer, and cannot be gone on from.
+    whole = [path for path in work_dir.glob("*.pth") if not path.name.startswith((".", "best_"))]
     return max(whole, key=lambda path: path.stat().st_mtime, default=None)

@@ -38,8 +38,10 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
             # mmengine looks up mmseg's configs with pkg_resources, which warns several times that it is old.
             warnings.filterwarnings("ignore", message="pkg_resources")
             cfg = Config.fromfile(path)
-    except (SyntaxError, NameError, OSError, TypeError) as error:
-        raise ValueError(f"{path} is no valid config: {error}") from error
+    except ImportError:  # Of `custom_imports`; its message says so.
+        raise
+    except Exception as error:  # A config is code, and may raise anything.
+        raise ValueError(f"{path} is no valid config: {type(error).__name__}: {error}") from error
     if options:
         cfg.merge_from_dict(options)
     init_default_scope(cfg.get("default_scope") or "mmengine")
@@ -73,6 +75,7 @@ def build_training_runner(
         CheckpointError: the checkpoint cannot be read.
     """
     cfg = _prepare(config, work_dir, options, launcher)
+    _require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
     check_datasets(cfg, ("train_dataloader", "val_dataloader"))
     if amp:
         if not torch.cuda.is_available():
@@ -89,7 +92,11 @@ def build_training_runner(
             cfg.load_from = str(checkpoint)
         cfg.resume = True
     _save_for_exact_resume(cfg)
-    return _build(cfg)
+    runner = _build(cfg)
+    # What mmengine would build when training starts: a mistake in it is one of the config, too.
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    _ = runner.train_loop, runner.val_loop
+    return runner
 
 
 def build_test_runner(
@@ -123,18 +130,24 @@ def build_test_runner(
         CheckpointError: the checkpoint cannot be read, or does not fit the model.
     """
     cfg = _prepare(config, work_dir, options, launcher)
+    _require(cfg, "model", "test_dataloader", "test_cfg", "test_evaluator")
     weights, _ = read_weights(checkpoint)
     cfg.load_from = checkpoint
     check_datasets(cfg, ("test_dataloader",))
     is_detection = cfg.get("default_scope") == "mmdet"
     if out and is_detection and not out.endswith((".pkl", ".pickle")):
         raise ValueError(f"--out must be a .pkl file for mmdet, got {out}")
+    if out and Path(out).is_file() and not is_detection:
+        raise ValueError(f"--out must be a folder for mmseg, and {out} is a file")
     if out and not is_detection:
-        cfg.test_evaluator.update(output_dir=out, keep_results=True)
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        evaluators[0].update(output_dir=out, keep_results=True)
     if show or show_dir:
         _turn_on_painting(cfg, show, wait_time, show_dir)
     if tta:
         _turn_on_augmentation(cfg)
+    # mmengine writes the config into the working folder: not over the one that training left there.
+    cfg = Config(cfg.to_dict(), cfg_text=cfg.text, filename=f"test_{Path(config).name}")
     runner = _build(cfg)
     model = runner.model
     while isinstance(model, BaseTTAModel) or is_model_wrapper(model):
@@ -154,6 +167,12 @@ def _prepare(config: str | Path, work_dir: str | None, options: dict[str, Any] |
     if launcher == "pytorch" and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
     return cfg
+
+
+def _require(cfg: Config, *keys: str) -> None:
+    missing = [key for key in keys if not cfg.get(key)]
+    if missing:
+        raise ValueError(f"{cfg.filename} has no {', '.join(missing)}")
 
 
 def _build(cfg: Config) -> Runner:
@@ -203,6 +222,7 @@ def _turn_on_painting(cfg: Config, show: bool, wait_time: float, show_dir: str |
     if show_dir and cfg.get("default_scope") == "mmdet":
         hook.test_out_dir = show_dir
     elif show_dir:
+        _require(cfg, "visualizer")
         hook.interval = 1
         cfg.visualizer.save_dir = show_dir
 
@@ -218,7 +238,6 @@ def _turn_on_augmentation(cfg: Config) -> None:
         pack = [{"type": "PackDetInputs", "meta_keys": keys}]
         augment = {"type": "TestTimeAug", "transforms": [flips, pack]}
         cfg.tta_pipeline = [*copy.deepcopy(pipeline[:-1]), augment]
-    if "tta_model" not in cfg or "tta_pipeline" not in cfg:
-        raise ValueError("--tta needs tta_model and tta_pipeline in the config")
+    _require(cfg, "tta_model", "tta_pipeline")
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = {**cfg.tta_model, "module": cfg.model}

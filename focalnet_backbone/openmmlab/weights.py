@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from focalnet_backbone.checkpoints import CheckpointError
+from focalnet_backbone.checkpoints.files import read_file
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -24,10 +24,10 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         FileNotFoundError: there is no such file.
         CheckpointError: it cannot be read safely, or holds no state dict.
     """
-    try:
+    if "://" in str(path):
         checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location="cpu")
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    else:
+        checkpoint = read_file(Path(path))
     weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(f"{path} holds no state dict")

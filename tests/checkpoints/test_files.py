@@ -6,6 +6,7 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -241,13 +242,28 @@ def test_a_torchscript_program_is_called_one(tmp_path):
         load_checkpoint(backbone(), tmp_path / "model.pt")
 
 
-def test_what_a_file_needs_for_a_log_history_calls_no_real_function(tmp_path):
-    class Getattr:
-        def __reduce__(self):
-            return (getattr, ("text", "upper"))
+class Getattr:
+    """An object that is pickled as a call of `getattr`."""
 
+    def __reduce__(self):
+        return (getattr, ("text", "upper"))
+
+
+def test_what_a_file_needs_for_a_log_history_calls_no_real_function(tmp_path):
     torch.save({"model": backbone().state_dict(), "meta": Getattr()}, tmp_path / "weights.pth")
     assert_loads(tmp_path / "weights.pth", backbone().state_dict())
+
+
+def test_log_histories_are_read_where_their_real_classes_are_allowed(tmp_path):
+    def refuse(*args):
+        raise AssertionError("a real class was called")
+
+    names = ["builtins.getattr", "numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct"]
+    values = {"array": np.ones(2), "function": Getattr()}
+    torch.save({"model": backbone().state_dict(), "meta": values}, tmp_path / "weights.pth")
+    with torch.serialization.safe_globals([(refuse, name) for name in names]):
+        assert_loads(tmp_path / "weights.pth", backbone().state_dict())
+        assert sum(isinstance(entry, tuple) for entry in torch.serialization.get_safe_globals()) >= len(names)
 
 
 def test_reading_leaves_pytorchs_list_of_safe_types_as_it_was(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,15 +37,21 @@ def dataset_arguments(root: Path, *splits: str) -> list[str]:
     ]
 
 
-@pytest.fixture(autouse=True)
-def quiet_again():
-    """Undo the logging set-up of a training, which would write into the folders of the tests before."""
+@contextmanager
+def own_logging() -> Iterator[None]:
+    """Undo the logging set-up of a training, which would go on to write into its folder."""
     loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "focalnet_backbone")]
     before = [(logger.propagate, logger.level, list(logger.handlers)) for logger in loggers]
     yield
     setup_logger.cache_clear()
     for logger, state in zip(loggers, before, strict=True):
         logger.propagate, logger.level, logger.handlers = state
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    with own_logging():
+        yield
 
 
 @pytest.fixture

@@ -141,6 +141,27 @@ def test_a_backbone_alone_is_not_enough_where_the_whole_model_is_needed(model, c
             FocalNetCheckpointer(model, require_all=True).load(source)
 
 
+def test_weights_saved_from_a_distributed_model_fill_all_of_it(tiny_cfg, model, tmp_path):
+    torch.save({f"module.{name}": tensor for name, tensor in model.state_dict().items()}, tmp_path / "detector.pth")
+    other = build_model(tiny_cfg)
+    FocalNetCheckpointer(other, require_all=True).load(tmp_path / "detector.pth")
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_a_file_in_the_home_folder_gives_the_whole_model_and_an_error_spoils_no_later_try(
+    tiny_cfg, model, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    FocalNetCheckpointer(model, str(tmp_path)).save("detector")
+    (tmp_path / "empty.pth").touch()
+    checkpointer = FocalNetCheckpointer(build_model(tiny_cfg), require_all=True)
+    with pytest.raises(CheckpointError, match="empty"):
+        checkpointer.load("~/empty.pth")
+    checkpointer.load("~/detector.pth")
+    fc1 = checkpointer.model.roi_heads.box_head.fc1.weight
+    assert torch.equal(fc1, model.roi_heads.box_head.fc1.weight)
+
+
 @pytest.mark.parametrize("source", ["nowhere.pth", "focalnet_tinny_srf"])
 def test_a_missing_source_is_named(model, source):
     with pytest.raises(FileNotFoundError, match=source):

@@ -6,6 +6,7 @@ import functools
 import json
 from pathlib import Path
 
+import detectron2.data.transforms as T
 import numpy as np
 import pytest
 import torch
@@ -159,6 +160,36 @@ def test_a_full_size_training_step_reaches_every_parameter():
     before = model.backbone.bottom_up.patch_embed.proj.weight.detach().clone()
     optimizer.step()
     assert not torch.equal(model.backbone.bottom_up.patch_embed.proj.weight, before)
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "py"])
+def test_the_augmentation_resizes_all_images_crops_half_and_flips_half(suffix):
+    job = on_meta(CONFIGS / f"mask_rcnn_focalnet_tiny_srf_1x.{suffix}")
+    np.random.seed(0)
+    image = np.zeros((427, 640, 3), np.uint8)
+    augmentations = job.train_mapper().augmentations
+    short_sides, cropped, flipped, ratios = set(), 0, 0, []
+    for _ in range(100):
+        augmented = T.AugInput(image)
+        transforms = augmentations(augmented)
+        height, width = augmented.image.shape[:2]
+        short_sides.add(min(height, width))
+        assert max(height, width) <= 1333
+        crops = [t for t in transforms.transforms if isinstance(t, T.CropTransform)]
+        cropped += len(crops)
+        for crop in crops:
+            assert 384 <= crop.h <= 600
+            assert 384 <= crop.w <= 600
+        if crops:
+            small = next(t for t in transforms.transforms if isinstance(t, T.ResizeTransform))
+            assert min(small.new_h, small.new_w) in (400, 500, 600)
+        flipped += any(isinstance(t, T.HFlipTransform) for t in transforms.transforms)
+        ratios.append(width / height)
+    assert short_sides <= set(range(480, 801, 32))
+    assert len(short_sides) == 11
+    assert 30 < cropped < 70
+    assert 30 < flipped < 70
+    assert np.std(ratios) > 0.1
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "py"])

@@ -57,7 +57,26 @@ def test_run_length_masks_and_missing_masks_are_told_apart(tmp_path, content, im
         (lambda content: "{", ValueError, "annotations.json is not valid JSON"),
         (lambda content: [], ValueError, "not in COCO's detection format"),
         (lambda content: {**content, "categories": []}, ValueError, "'categories'"),
-        (lambda content: {**content, "images": [{"file_name": "x.jpg"}]}, FileNotFoundError, "not there: .*x.jpg"),
+        (lambda content: {**content, "images": [3]}, ValueError, "entry 0 of 'images' has no 'id', 'file_name'"),
+        (
+            lambda content: {**content, "annotations": [*content["annotations"], {"id": 0, "image_id": 1}]},
+            ValueError,
+            r"entry \d+ of 'annotations' has no 'category_id', 'bbox'$",
+        ),
+        (lambda content: {**content, "images": content["images"][1:]}, ValueError, "image_id 1, which is not among"),
+        (
+            lambda content: {**content, "categories": content["categories"] * 2},
+            ValueError,
+            "two entries of 'categories'",
+        ),
+        (
+            lambda content: {
+                **content,
+                "images": [*content["images"], {**content["images"][0], "id": 99, "file_name": "x.jpg"}],
+            },
+            FileNotFoundError,
+            "1 images that are not there, such as .*x.jpg",
+        ),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, content, images, change, error, message):

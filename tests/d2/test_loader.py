@@ -6,7 +6,6 @@ import itertools
 import json
 from collections import Counter
 
-import detectron2.data.transforms as T
 import numpy as np
 import pytest
 import torch
@@ -15,7 +14,7 @@ from detectron2.utils import comm
 
 from focalnet_backbone.detectron2.datasets import read_coco, register
 from focalnet_backbone.detectron2.jobs import load_job
-from focalnet_backbone.detectron2.loader import BatchSampler, build_train_loader, detr_augmentations
+from focalnet_backbone.detectron2.loader import BatchSampler, build_train_loader
 from tests.d2.conftest import TINY
 
 
@@ -85,34 +84,6 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch, size):
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     with pytest.raises(ValueError, match=f"batch of {size} images cannot be shared evenly by 2 processes"):
         build_train_loader([], None, size)
-
-
-def test_detrs_augmentation_resizes_all_crops_half_and_flips_half():
-    np.random.seed(0)
-    image = np.zeros((427, 640, 3), np.uint8)
-    augmentations = T.AugmentationList(detr_augmentations())
-    short_sides, cropped, flipped, ratios = set(), 0, 0, []
-    for _ in range(100):
-        augmented = T.AugInput(image)
-        transforms = augmentations(augmented)
-        height, width = augmented.image.shape[:2]
-        short_sides.add(min(height, width))
-        assert max(height, width) <= 1333
-        crops = [t for t in transforms.transforms if isinstance(t, T.CropTransform)]
-        cropped += len(crops)
-        for crop in crops:
-            assert 384 <= crop.h <= 600
-            assert 384 <= crop.w <= 600
-        if crops:
-            small = next(t for t in transforms.transforms if isinstance(t, T.ResizeTransform))
-            assert min(small.new_h, small.new_w) in (400, 500, 600)
-        flipped += any(isinstance(t, T.HFlipTransform) for t in transforms.transforms)
-        ratios.append(width / height)
-    assert short_sides <= set(range(480, 801, 32))
-    assert len(short_sides) == 11
-    assert 30 < cropped < 70
-    assert 30 < flipped < 70
-    assert np.std(ratios) > 0.1
 
 
 def test_an_empty_image_is_not_trained_on(sample, tmp_path):

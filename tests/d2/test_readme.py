@@ -60,7 +60,7 @@ def test_the_commands_for_the_sample_dataset_train_and_predict(run, tmp_path):
     run(make, "--train", "2", "--val", "1", "--size", "64")
     run(train, "SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "1")
     run(predict)
-    assert (tmp_path / "output" / "sample" / "predictions" / "00001.png").is_file()
+    assert (tmp_path / "outputs" / "sample" / "predictions" / "00001.png").is_file()
 
 
 def test_the_table_has_the_published_numbers_and_our_parameters():

@@ -19,7 +19,7 @@ from focalnet_backbone.detectron2 import train as train_module
 from focalnet_backbone.detectron2.command import job_from_arguments, make_parser, run_command
 from focalnet_backbone.detectron2.loader import SeededDataset
 from focalnet_backbone.detectron2.predict import predict
-from tests.d2.conftest import TINY, dataset_arguments
+from tests.d2.conftest import TINY, dataset_arguments, own_logging
 
 TOOL = Path(__file__).parents[2] / "tools" / "train_net.py"
 LAZY = TINY.with_name("tiny_lazy.py")
@@ -51,7 +51,8 @@ def same_training(one: Path, other: Path) -> bool:
 def trained(sample, tmp_path_factory) -> Path:
     """The output of an uninterrupted training of six iterations, with an evaluation after two, four and six."""
     out = tmp_path_factory.mktemp("trained") / "out"
-    run_command(arguments(sample, out, "TEST.EVAL_PERIOD", "2"))
+    with own_logging():
+        run_command(arguments(sample, out, "TEST.EVAL_PERIOD", "2"))
     return out
 
 
@@ -113,6 +114,7 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_images_and_losses(samp
     record["losses"].clear()
     record["images"].clear()
     run_command(arguments(sample, tmp_path / "cut", "--resume", splits=("train",)))
+    assert len(whole["images"]) == 12
     assert record["losses"] == whole["losses"][2:]
     assert record["images"] == whole["images"][4:]
     assert same_training(tmp_path / "whole", tmp_path / "cut")
@@ -154,17 +156,30 @@ def test_a_new_run_has_a_seed_of_its_own_which_resuming_keeps(sample, tmp_path, 
     out = tmp_path / "out"
     run_command(arguments(sample, out, "SEED", "-1", "SOLVER.MAX_ITER", "2", splits=("train",)))
     first = list(record["images"])
+    assert len(first) == 4
     run_command(arguments(sample, out, "--resume", "SEED", "-1", "SOLVER.MAX_ITER", "5", splits=("train",)))
     assert [position for position, _ in record["images"]] == list(range(10))
     assert len({index for _, index in record["images"][:7]}) == 7, "an epoch has each image once"
     assert record["images"][:4] == first
 
 
-def test_an_older_training_is_not_overwritten(sample, trained):
-    before = (trained / "model_final.pth").stat()
+def test_an_older_training_is_not_touched(sample, trained):
+    unfinished = trained / ".unfinished-1-model_0000007.pth"  # It might be running, and write this.
+    unfinished.touch()
+    before = {path: path.stat() for path in trained.iterdir()}
     with pytest.raises(SystemExit, match=r"there is a training at .*model_final.pth; resume it with --resume"):
         run_command(arguments(sample, trained))
-    assert (trained / "model_final.pth").stat() == before
+    assert {path: path.stat() for path in trained.iterdir()} == before
+    unfinished.unlink()
+
+
+def test_resuming_what_is_done_trains_no_more_and_tells_the_result_again(sample, trained, record):
+    measured = json.loads((trained / "metrics.json").read_text().splitlines()[-1])
+    checkpoint = (trained / "model_final.pth").stat()
+    run_command(arguments(sample, trained, "--resume", "TEST.EVAL_PERIOD", "2"))
+    assert not record["losses"]
+    assert (trained / "model_final.pth").stat() == checkpoint
+    assert f"mask AP {measured['segm/AP']:.1f}" in (trained / "log.txt").read_text().splitlines()[-1]
 
 
 def test_resuming_with_another_batch_size_is_refused(sample, trained):
@@ -172,15 +187,18 @@ def test_resuming_with_another_batch_size_is_refused(sample, trained):
         run_command(arguments(sample, trained, "--resume", "SOLVER.IMS_PER_BATCH", "4"))
 
 
-def test_the_best_checkpoint_is_kept_across_a_resumption(sample, tmp_path, monkeypatch):
-    scores = iter([10.0, 30.0, 20.0, 25.0])
-    monkeypatch.setattr(train_module, "evaluate", lambda job, model: {"bbox": {"AP": next(scores)}})
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [([10.0, 30.0, 20.0, 25.0], 3), ([10.0, 20.0, 30.0, 25.0], 5), ([10.0, 20.0, float("nan"), 25.0], 7)],
+)
+def test_the_best_checkpoint_is_kept_across_a_resumption(sample, tmp_path, monkeypatch, scores, best):
+    remaining = iter(scores)
+    monkeypatch.setattr(train_module, "evaluate", lambda job, model: {"bbox": {"AP": next(remaining)}})
     run_command(arguments(sample, tmp_path, "TEST.EVAL_PERIOD", "2"))
-    assert torch.load(tmp_path / "model_best.pth", weights_only=True)["iteration"] == 3
     run_command(arguments(sample, tmp_path, "--resume", "TEST.EVAL_PERIOD", "2", "SOLVER.MAX_ITER", "8"))
-    best = weights(tmp_path / "model_best.pth")
-    fourth = weights(tmp_path / "model_0000003.pth")
-    assert all(torch.equal(best[name], fourth[name]) for name in best)
+    assert torch.load(tmp_path / "model_best.pth", weights_only=True)["iteration"] == best
+    kept, expected = weights(tmp_path / "model_best.pth"), weights(tmp_path / f"model_{best:07d}.pth")
+    assert all(torch.equal(kept[name], expected[name]) for name in kept)
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
@@ -190,6 +208,7 @@ def test_evaluation_alone_gives_what_the_training_ended_with(sample, trained, tm
         arguments(sample, tmp_path, "--eval-only", "MODEL.WEIGHTS", str(trained / "model_final.pth"), splits=("val",))
     )
     results = train_module.evaluate_weights(job_from_arguments(args))
+    assert set(results) == {"bbox", "segm"}
     for task in ("bbox", "segm"):
         assert results[task]["AP"] == pytest.approx(logged[f"{task}/AP"], nan_ok=True)
 
@@ -202,8 +221,14 @@ def test_a_loss_that_is_not_finite_stops_with_iteration_and_losses_and_keeps_che
 
     mask_rcnn_loss = mask_head.mask_rcnn_loss
     monkeypatch.setattr(mask_head, "mask_rcnn_loss", poisoned)
-    with pytest.raises(SystemExit, match=r"stopped at iteration 3: A loss is not finite: .*loss_mask nan, "):
+    message = (
+        r"stopped at iteration 3: a loss is not finite: loss_cls \d\.\d+, .*loss_mask nan, .* Checkpoints are kept$"
+    )
+    with pytest.raises(SystemExit, match=message):
         run_command(arguments(sample, tmp_path, splits=("train",)))
+    log = (tmp_path / "log.txt").read_text()
+    assert "loss_mask nan" in log
+    assert "Traceback" not in log
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "model_0000001.pth").values())
 
@@ -213,13 +238,35 @@ def test_diverged_proposals_stop_with_iteration_and_losses_too(sample, tmp_path)
         run_command(arguments(sample, tmp_path, "SOLVER.BASE_LR", "1e38", splits=("train",)))
 
 
-def test_two_processes_train_and_evaluate_together_on_cpu(sample, tmp_path):
-    run_command(arguments(sample, tmp_path, "--num-gpus=2", "--dist-url=auto", "SOLVER.MAX_ITER", "2"))
-    checkpoint = torch.load(tmp_path / "model_final.pth", weights_only=True)
-    assert checkpoint["run"]["processes"] == 2
-    assert "box AP" in (tmp_path / "log.txt").read_text()
+def test_two_processes_train_and_evaluate_together_and_resume_after_a_kill_to_the_same_end(sample, tmp_path):
+    def run(config: Path, out: Path, *more: str) -> None:
+        several = [*dataset_arguments(sample), "--num-gpus", "2", "--dist-url", "auto", *more]
+        options = [f"train.output_dir={out}", "train.max_iter=5", "train.checkpointer.period=2"]
+        run_command(["--config-file", str(config), *several, *options])
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(LAZY, whole)
+    assert "box AP" in (whole / "log.txt").read_text()
+    with pytest.raises(SystemExit, match="a process was ended by SIGKILL"):
+        run(LAZY.with_name("killed_lazy.py"), cut)
+    assert (cut / "last_checkpoint").read_text() == "model_0000001.pth"
+    run(LAZY, cut, "--resume")
+    assert same_training(whole, cut)
+    one_process = ["--config-file", str(LAZY), *dataset_arguments(sample), "--resume", f"train.output_dir={cut}"]
     with pytest.raises(SystemExit, match="had processes 2, which cannot change to 1"):
-        run_command(arguments(sample, tmp_path, "--resume", "SOLVER.MAX_ITER", "5"))
+        run_command(one_process)
+
+
+@pytest.mark.parametrize("num_workers", ["0", "1"])
+def test_an_image_that_cannot_be_read_is_named_in_one_line(sample, tmp_path, num_workers):
+    content = json.loads((sample / "coco" / "instances_training.json").read_text())
+    for image in content["images"]:
+        (tmp_path / image["file_name"]).write_bytes((sample / "images" / "training" / "00001.jpg").read_bytes()[:700])
+    (tmp_path / "some.json").write_text(json.dumps(content))
+    command = ["--config-file", str(TINY), "--train-json", str(tmp_path / "some.json"), "--train-images", str(tmp_path)]
+    with pytest.raises(SystemExit, match=rf"^train_net.py: .*cannot train on {tmp_path}/0000\d.jpg: ") as stopped:
+        run_command([*command, "OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", num_workers])
+    assert "\n" not in stopped.value.code
 
 
 def test_a_lazy_config_trains_resumes_and_predicts(sample, tmp_path):
@@ -245,7 +292,12 @@ def test_a_lazy_config_trains_resumes_and_predicts(sample, tmp_path):
             "the model cannot be built: no FocalNet variant 'focalnet_tinny'",
         ),
         (["MODEL.WEIGHTS", "nowhere.pth"], "no checkpoint at nowhere.pth"),
-        (["SOLVER.IMS_PER_BATCH", "0"], "the batch of 0 images cannot be shared"),
+        (["SOLVER.IMS_PER_BATCH", "0"], "batch_size must be a whole number of at least 1, got 0"),
+        (["SOLVER.CHECKPOINT_PERIOD", "0"], "checkpoint_period must be a whole number of at least 1, got 0"),
+        (["SOLVER.OPTIMIZER", "ADAM"], "SOLVER.OPTIMIZER must be SGD or ADAMW, got ADAM"),
+        (["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"], ".*RepeatFactorTrainingSampler cannot be resum"),
+        (["MODEL.DEVICE", "tpu"], "the model cannot be built: "),
+        (["MODEL.FPN.IN_FEATURES", "['stage1','stage3']"], "the model cannot be built: Strides 16 4 are not"),
         (["--eval-only"], "nothing to evaluate"),
     ],
 )
@@ -263,6 +315,7 @@ def test_a_users_error_is_one_line(sample, tmp_path, more, message):
         (["--config-file", str(TINY), "--train-json", "x.json"], "--train-json and --train-images go together"),
         (["--config-file", str(TINY)], "dataset coco_2017_train is not there"),
         (["--config-file", str(LAZY), "train.max_itr=3"], "override train.max_itr=3: .* has no train.max_itr"),
+        (["--config-file", str(LAZY), "train.max_iter=1e5"], "max_iter must be a whole number .* got 100000.0"),
         (["--config-file", str(LAZY), "train.device=cuda"], "dataset coco_2017_train is not there"),
         (["--config-file", __file__], "is not a LazyConfig for training: it lacks model"),
     ],

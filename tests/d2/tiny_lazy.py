@@ -12,7 +12,9 @@ model.roi_heads.box_predictor.input_shape.channels = 16
 model.roi_heads.mask_head.conv_dims = [8, 8]
 model.proposal_generator.post_nms_topk = (50, 20)
 
-dataloader.train.mapper.augmentations.update(min_sizes=[48, 64], crop_min_sizes=[64, 80], crop_size=[40, 60])
+crop, resize, flip = dataloader.train.mapper.augmentations
+crop.update(min_sizes=[64, 80], crop_size=[40, 60])
+resize.short_edge_length = [48, 64]
 dataloader.test.mapper.augmentations[0].short_edge_length = 64
 dataloader.train.total_batch_size = 2
 dataloader.train.num_workers = dataloader.test.num_workers = 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import focalnet_backbone.openmmlab  # noqa: F401  # isort: skip  (lets mmcv.ops be imported)
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mmengine.registry import DefaultScope
 
 from focalnet_backbone.openmmlab import launch
 from focalnet_backbone.sample_dataset import make_sample_dataset
@@ -23,6 +24,13 @@ _NUMBERS = itertools.count()
 def _quiet_logging(monkeypatch: pytest.MonkeyPatch) -> None:
     """mmengine's logger keeps writing to the output that pytest captured when it was made, and closed since."""
     monkeypatch.setattr(logging, "raiseExceptions", False)
+
+
+@pytest.fixture(autouse=True)
+def _scope() -> Iterator[None]:
+    """Each test starts in mmseg's scope, whatever config was read before, and leaves none behind."""
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model.utils import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
 
 from focalnet_backbone.analysis import count
 from focalnet_backbone.openmmlab.runners import load_config
@@ -144,8 +143,3 @@ def test_a_checkpoint_of_the_release_loads_strictly(norm):
     features = segmentor.double().eval().extract_feat(golden["input"].double())
     for ours, theirs in zip(features, golden["features"], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope("mmseg")

@@ -52,10 +52,73 @@ def test_nms_keeps_the_boxes_that_the_greedy_rule_keeps(offset):
     torch.testing.assert_close(dets, torch.cat([boxes[kept], scores[kept, None]], 1))
 
 
-def test_nms_runs_in_half_precision():
-    boxes, scores = random_boxes(20)
-    kept = mmcv.ops.nms(boxes.bfloat16(), scores.bfloat16(), 0.5)[1]
-    assert kept.tolist() == torchvision.ops.nms(boxes.bfloat16().float(), scores.bfloat16().float(), 0.5).tolist()
+def suppress(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    return mmcv.ops.nms(boxes, scores, 0.5)[0]
+
+
+def suppress_softly(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    return mmcv.ops.soft_nms(boxes, scores, 0.3, method="naive")[0]
+
+
+def align(features: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
+    return mmcv.ops.roi_align(features, rois, (3, 2), 0.5, 0, "avg", True)
+
+
+def attend(value: torch.Tensor, locations: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    shapes, starts = torch.tensor([[4, 5], [2, 3]]), torch.tensor([0, 20])
+    return MultiScaleDeformableAttnFunction.apply(value, shapes, starts, locations, weights, 64)
+
+
+def focal_loss(logits: torch.Tensor) -> torch.Tensor:
+    return mmcv.ops.sigmoid_focal_loss(logits, torch.arange(len(logits)) % 5, 2.0, 0.25, None, "none")
+
+
+INPUTS = {
+    suppress: random_boxes(20),
+    suppress_softly: random_boxes(20),
+    align: (torch.rand(2, 3, 9, 11), torch.tensor([[0.0, 1, 2, 14, 11], [1, 0, 4, 7, 17]])),
+    attend: (torch.rand(2, 26, 2, 3), torch.rand(2, 5, 2, 2, 3, 2), torch.rand(2, 5, 2, 2, 3)),
+    focal_loss: (torch.rand(6, 4) * 8 - 4,),
+}
+DIFFERENTIABLE = (align, attend, focal_loss)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("operator", INPUTS, ids=lambda operator: operator.__name__)
+def test_half_precision_gives_the_results_of_full_precision_rounded(operator, dtype, autocast):
+    half = [tensor.to(dtype).requires_grad_() for tensor in INPUTS[operator]]
+    full = [tensor.detach().float().requires_grad_() for tensor in half]
+
+    with torch.autocast("cpu", dtype, enabled=autocast):
+        result = operator(*half)
+    expected = operator(*full)
+
+    assert result.dtype == dtype
+    torch.testing.assert_close(result, expected.to(dtype))
+    if operator in DIFFERENTIABLE:
+        expected.sum().backward()
+        result.sum().backward()
+        torch.testing.assert_close(half[0].grad, full[0].grad.to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "shape"),
+    [
+        (suppress, [(0, 4), (0,)], (0, 5)),
+        (suppress_softly, [(0, 4), (0,)], (0, 5)),
+        (align, [(2, 3, 9, 11), (0, 5)], (0, 3, 3, 2)),
+        (attend, [(2, 26, 2, 3), (2, 0, 2, 2, 3, 2), (2, 0, 2, 2, 3)], (2, 0, 6)),
+        (focal_loss, [(0, 4)], (0, 4)),
+    ],
+)
+def test_nothing_in_gives_nothing_out_and_no_gradient(operator, inputs, shape):
+    inputs = [torch.rand(size, requires_grad=operator in DIFFERENTIABLE) for size in inputs]
+    result = operator(*inputs)
+    assert result.shape == shape
+    if operator in DIFFERENTIABLE:
+        result.sum().backward()
+        assert not inputs[0].grad.any()
 
 
 @pytest.mark.parametrize("offset", [0, 1])
@@ -83,24 +146,16 @@ def test_soft_nms_decays_the_scores_of_overlapping_boxes(method, offset):
     torch.testing.assert_close(dets[:, 4], torch.tensor([score for _, score in expected]))
 
 
-def test_nms_of_no_boxes_keeps_none():
-    boxes, scores = torch.zeros(0, 4), torch.zeros(0)
-    assert len(mmcv.ops.nms(boxes, scores, 0.5)[1]) == 0
-    assert len(mmcv.ops.soft_nms(boxes, scores, 0.5)[1]) == 0
-
-
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 def test_roi_align_agrees_with_torchvision_and_has_its_gradient(aligned, sampling_ratio):
     features = torch.randn(2, 3, 9, 11, dtype=torch.double, requires_grad=True)
     rois = torch.tensor([[0, 1.3, 2.1, 14.9, 11.2], [1, 0.0, 4.4, 7.5, 17.0]], dtype=torch.double)
 
-    def align(x: torch.Tensor) -> torch.Tensor:
-        return mmcv.ops.roi_align(x, rois, (3, 2), 0.5, sampling_ratio, "avg", aligned)
-
     expected = torchvision.ops.roi_align(features, rois, (3, 2), 0.5, sampling_ratio, aligned)
-    torch.testing.assert_close(align(features), expected)
-    assert gradcheck(align, features)
+    ours = mmcv.ops.RoIAlign((3, 2), 0.5, sampling_ratio, "avg", aligned)
+    torch.testing.assert_close(ours(features, rois), expected)
+    assert gradcheck(lambda x: ours(x, rois), features)
 
 
 def test_roi_align_with_max_pooling_is_an_error():
@@ -109,17 +164,12 @@ def test_roi_align_with_max_pooling_is_an_error():
 
 
 def test_deformable_attention_agrees_with_its_formula_and_has_its_gradient():
-    shapes = torch.tensor([[4, 5], [2, 3]])
-    starts = torch.tensor([0, 20])
     value = torch.randn(2, 26, 2, 3, dtype=torch.double, requires_grad=True)
     # Off the grid's lines, where bilinear sampling has a kink; some points outside the map.
     locations = (torch.rand(2, 5, 2, 2, 3, 2, dtype=torch.double) * 1.2 - 0.1).requires_grad_()
     weights = torch.rand(2, 5, 2, 2, 3, dtype=torch.double, requires_grad=True)
 
-    def attend(*inputs: torch.Tensor) -> torch.Tensor:
-        return MultiScaleDeformableAttnFunction.apply(inputs[0], shapes, starts, *inputs[1:], 64)
-
-    expected = multi_scale_deformable_attn_pytorch(value, shapes.tolist(), locations, weights)
+    expected = multi_scale_deformable_attn_pytorch(value, [[4, 5], [2, 3]], locations, weights)
     torch.testing.assert_close(attend(value, locations, weights), expected)
     assert gradcheck(attend, (value, locations, weights))
 
@@ -158,6 +208,10 @@ def test_another_operator_says_its_name_and_how_to_get_it():
         mmcv.ops.deform_conv2d(
             torch.zeros(1, 1, 4, 4), torch.zeros(1, 18, 2, 2), torch.zeros(1, 1, 3, 3), 1, 0, 1, 1, 1
         )
+
+
+def test_mmcv_s_report_of_the_environment_still_works():
+    assert "focalnet_backbone" in mmcv.utils.collect_env()["MMCV Compiler"]
 
 
 def test_a_compiled_mmcv_is_found_first(monkeypatch, tmp_path):

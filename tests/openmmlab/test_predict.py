@@ -100,7 +100,7 @@ def test_mistakes_are_errors_that_name_the_file(trained, config, photo, tmp_path
         run(images=(photo, tmp_path / "other" / "photo.png"))
     with pytest.raises(ValueError, match=r"photo\.png"):
         run(images=(tmp_path / "other" / "photo.png",))
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match=r"photo\.jpg is not a weight file"):
         run(weights=photo)
     backbone = {k: v for k, v in torch.load(trained.checkpoint)["state_dict"].items() if k.startswith("backbone.")}
     torch.save(backbone, tmp_path / "backbone.pth")

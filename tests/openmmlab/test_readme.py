@@ -52,6 +52,7 @@ def test_commands_for_the_sample_dataset_run_in_their_order(tiny_options, tmp_pa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     last = f"iter_{Config.fromfile(SAMPLE_CONFIG).train_cfg.max_iters}.pth"
+    assert [Path(command[3]).name for command in SAMPLE[2:]] == [last, last]
     options = [option for option in tiny_options if "data_root" not in option] + ["train_cfg.max_iters=2"]
     smaller = {
         "make_sample_dataset.py": ["--train", "4", "--val", "2", "--size", "64"],

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmseg
 import numpy as np
@@ -102,7 +103,7 @@ def test_resume_without_a_checkpoint_starts_afresh(trained, run_training, tmp_pa
 
 def test_the_last_checkpoint_is_the_named_one_or_else_the_newest_whole_one(tmp_path):
     assert latest_checkpoint(tmp_path) is None
-    for age, name in enumerate([".unfinished-1-iter_6.pth", "iter_2.pth", "iter_4.pth"]):
+    for age, name in enumerate([".unfinished-1-iter_6.pth", "best_mIoU_iter_2.pth", "iter_2.pth", "iter_4.pth"]):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
     assert latest_checkpoint(tmp_path).name == "iter_2.pth"
@@ -175,41 +176,86 @@ def test_a_missing_dataset_is_one_line_with_the_expected_layout(capfd, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_image_without_label_is_named(capfd, sample_dataset, tiny_options, tmp_path):
-    shutil.copytree(sample_dataset, tmp_path / "data")
-    (tmp_path / "data" / "annotations" / "training" / "00002.png").unlink()
-    options = [option.replace(str(sample_dataset), str(tmp_path / "data")) for option in tiny_options]
-    line = fail(capfd, [str(SAMPLE_CONFIG), "--cfg-options", *options])
+@pytest.fixture
+def spoilt(sample_dataset, tiny_options, tmp_path) -> SimpleNamespace:
+    """A copy of the dataset to damage: its `annotations` and `images` for training, and `options` that use it."""
+    root = Path(shutil.copytree(sample_dataset, tmp_path / "data"))
+    options = ["--cfg-options", *(option.replace(str(sample_dataset), str(root)) for option in tiny_options)]
+    folders = {name: root / name / "training" for name in ("annotations", "images")}
+    return SimpleNamespace(**folders, options=[*options, f"work_dir={tmp_path / 'work'}"])
+
+
+def test_an_image_without_label_is_named(capfd, spoilt):
+    (spoilt.annotations / "00002.png").unlink()
+    line = fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options])
     assert "images/training/00002.jpg has no label" in line
 
 
-def test_a_folder_without_images_is_named(capfd, sample_dataset, tiny_options, tmp_path):
-    shutil.copytree(sample_dataset, tmp_path / "data")
-    for image in (tmp_path / "data" / "images" / "training").iterdir():
+def test_a_folder_without_images_is_named(capfd, spoilt):
+    for image in spoilt.images.iterdir():
         image.unlink()
-    options = [option.replace(str(sample_dataset), str(tmp_path / "data")) for option in tiny_options]
-    assert "no image in" in fail(capfd, [str(SAMPLE_CONFIG), "--cfg-options", *options])
+    assert "no image in" in fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options])
 
 
-def test_other_mistakes_are_one_line(capfd, trained, tiny_options, tmp_path):
-    config, options = str(SAMPLE_CONFIG), ["--cfg-options", *tiny_options]
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (np.full((64, 64), 77), "00001.png has the value 76 (after reduce_zero_label), but the data has 8 classes"),
+        (np.full((32, 64), 1), "00001.png has (32, 64) pixels, "),
+    ],
+)
+def test_a_label_that_does_not_go_with_its_image_or_classes_is_named(capfd, spoilt, label, message):
+    Image.fromarray(label.astype(np.uint8)).save(spoilt.annotations / "00001.png")
+    assert message in fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named(capfd, spoilt, workers):
+    (spoilt.images / "00003.jpg").write_bytes(b"text")
+    line = fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options, f"train_dataloader.num_workers={workers}"])
+    assert "images/training/00003.jpg" in line
+
+
+def test_wrong_configs_and_values_are_one_line(capfd, tiny_options, tmp_path):
+    def train(*options: str, config: object = SAMPLE_CONFIG) -> str:
+        return fail(capfd, [str(config), "--cfg-options", *tiny_options, f"work_dir={tmp_path}", *options])
+
     broken = tmp_path / "broken.py"
     broken.write_text("model = dict(")
+    assert "broken.py is no valid config" in train(config=broken)
+    broken.write_text("a = 1 / 0")
+    assert "broken.py is no valid config: ZeroDivisionError" in train(config=broken)
+    broken.write_text("a = 1")
+    assert "broken.py has no optim_wrapper" in train(config=broken)
+    assert "no config file nowhere.py" in train(config="nowhere.py")
+    assert "embed_dim" in train("model.backbone.embed_dim=0")
+    assert "model.auxiliary_head.num_classes is 5, but the data has 8" in train("model.auxiliary_head.num_classes=5")
+    assert "'iters'" in train("train_cfg.iters=4")
+    assert "Blur is not in" in train("train_dataloader.dataset.pipeline.2.type=Blur")
+    decay = "optim_wrapper.constructor=LayerDecayOptimWrapperConstructor"
+    assert "decay_rate" in train(decay)
+    assert "nowhere.pth" in train(
+        "model.backbone.init_cfg.type=Pretrained", "model.backbone.init_cfg.checkpoint=nowhere.pth"
+    )
+    assert "--amp needs a GPU" in fail(capfd, [str(SAMPLE_CONFIG), "--amp", "--cfg-options", *tiny_options])
+    with pytest.raises(SystemExit):
+        launch.command_train([str(SAMPLE_CONFIG), "--cfg-options", "lr"])
+    assert capfd.readouterr().err.endswith("--cfg-options takes KEY=VALUE, got lr\n")
+
+
+def test_wrong_checkpoints_and_flags_are_one_line(capfd, trained, tiny_options, tmp_path):
+    config = str(SAMPLE_CONFIG)
+    options = ["--cfg-options", *tiny_options, f"work_dir={tmp_path}"]
+    checkpoint = str(trained.checkpoint)
     truncated = tmp_path / "truncated.pth"
     truncated.write_bytes(trained.checkpoint.read_bytes()[:1000])
 
-    assert "no config file nowhere.py" in fail(capfd, ["nowhere.py"])
-    assert "broken.py is no valid config" in fail(capfd, [str(broken)])
-    assert "--amp needs a GPU" in fail(capfd, [config, "--amp", *options])
     assert "truncated.pth" in fail(capfd, [config, "--resume", str(truncated), *options])
-    assert "nowhere.pth" in fail(capfd, [config, "nowhere.pth", *options], "test")
     assert "truncated.pth" in fail(capfd, [config, str(truncated), *options], "test")
-    wider = [*options, "model.backbone.embed_dim=8", f"work_dir={tmp_path}"]
-    assert "does not fit" in fail(capfd, [config, str(trained.checkpoint), *wider], "test")
-    assert "embed_dim" in fail(capfd, [config, *options, "model.backbone.embed_dim=0", f"work_dir={tmp_path}"])
-    weights = "model.backbone.init_cfg.checkpoint=nowhere.pth"
-    pretrained = [*options, "model.backbone.init_cfg.type=Pretrained", weights, f"work_dir={tmp_path}"]
-    assert "nowhere.pth" in fail(capfd, [config, *pretrained])
+    assert "nowhere.pth" in fail(capfd, [config, "nowhere.pth", *options], "test")
+    assert "does not fit" in fail(capfd, [config, checkpoint, *options, "model.backbone.embed_dim=8"], "test")
+    assert "is a file" in fail(capfd, [config, checkpoint, "--out", checkpoint, *options], "test")
+    assert "no tta_model" in fail(capfd, [config, checkpoint, "--tta", *options, "tta_model=None"], "test")
 
 
 def test_any_config_gets_exact_resume_and_whole_checkpoints(trained):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from focalnet_backbone.detectron2.jobs.from_lazy import LazyJob
 from focalnet_backbone.detectron2.jobs.from_yaml import YamlJob, load_yaml
-from focalnet_backbone.detectron2.jobs.job import Job
+from focalnet_backbone.detectron2.jobs.job import Job, first_line
 
-__all__ = ["Job", "LazyJob", "YamlJob", "load_job", "load_yaml"]
+__all__ = ["Job", "LazyJob", "YamlJob", "first_line", "load_job", "load_yaml"]
 
 
 def load_job(config: str | Path, overrides: Sequence[str] = ()) -> Job:

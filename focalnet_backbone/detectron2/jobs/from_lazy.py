@@ -11,6 +11,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.evaluation import COCOEvaluator
 from detectron2.solver import LRMultiplier
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -31,7 +32,12 @@ class LazyJob(Job):
 
     def __init__(self, config: str | Path, overrides: Sequence[str] = ()) -> None:
         self.cfg = load_lazy(config, overrides)
-        train = self.cfg.train
+        try:
+            self._read(self.cfg.train)
+        except OmegaConfBaseException as error:
+            raise ValueError(f"{config}: {first_line(error)}") from error
+
+    def _read(self, train: DictConfig) -> None:
         self.output_dir = train.output_dir
         self.weights = train.init_checkpoint
         self.device = train.device
@@ -40,6 +46,7 @@ class LazyJob(Job):
         self.batch_size = self.cfg.dataloader.train.total_batch_size
         self.mixed_precision = train.amp.enabled
         self.checkpoint_period = train.checkpointer.period
+        self.max_to_keep = train.checkpointer.get("max_to_keep")
         self.eval_period = train.eval_period
         self.log_period = train.log_period
         self.best_metric = train.get("best_metric", self.best_metric)
@@ -82,7 +89,13 @@ class LazyJob(Job):
 
     def train_loader(self, seed: int, start_iter: int) -> Iterable:
         arguments = {key: instantiate(value) for key, value in self.cfg.dataloader.train.items() if key != "_target_"}
-        return build_train_loader(**arguments, seed=seed, start_iter=start_iter)
+        try:
+            return build_train_loader(**arguments, seed=seed, start_iter=start_iter)
+        except TypeError as error:
+            raise ValueError(f"dataloader.train: {first_line(error)}") from error
+
+    def train_mapper(self) -> Callable[[dict], dict]:
+        return instantiate(self.cfg.dataloader.train.mapper)
 
     def test_mapper(self) -> Callable[[dict], dict]:
         return instantiate(self.cfg.dataloader.test.mapper)

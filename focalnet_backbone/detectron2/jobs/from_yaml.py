@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data.detection_utils import build_augmentation
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 from detectron2.solver import LRMultiplier, build_lr_scheduler, build_optimizer
@@ -18,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from focalnet_backbone.detectron2.config import add_focalnet_config
 from focalnet_backbone.detectron2.jobs.job import Job, first_line
-from focalnet_backbone.detectron2.loader import build_train_loader, detr_augmentations
+from focalnet_backbone.detectron2.loader import build_train_loader, detr_crop
 
 
 class YamlJob(Job):
@@ -76,6 +78,8 @@ class YamlJob(Job):
         solver = self.cfg.SOLVER
         if solver.OPTIMIZER == "SGD":
             return build_optimizer(self.cfg, model)
+        if solver.OPTIMIZER != "ADAMW":
+            raise ValueError(f"SOLVER.OPTIMIZER must be SGD or ADAMW, got {solver.OPTIMIZER}")
         parameters = get_default_optimizer_params(
             model,
             base_lr=solver.BASE_LR,
@@ -90,12 +94,14 @@ class YamlJob(Job):
         return build_lr_scheduler(self.cfg, optimizer)
 
     def train_loader(self, seed: int, start_iter: int) -> Iterable:
+        if self.cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+            raise ValueError(f"DATALOADER.SAMPLER_TRAIN {self.cfg.DATALOADER.SAMPLER_TRAIN} cannot be resumed")
         dataset = get_detection_dataset_dicts(
             self.cfg.DATASETS.TRAIN, filter_empty=self.cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         )
         return build_train_loader(
             dataset,
-            self._train_mapper(),
+            self.train_mapper(),
             self.batch_size,
             aspect_ratio_grouping=self.cfg.DATALOADER.ASPECT_RATIO_GROUPING,
             num_workers=self.cfg.DATALOADER.NUM_WORKERS,
@@ -103,18 +109,12 @@ class YamlJob(Job):
             start_iter=start_iter,
         )
 
-    def _train_mapper(self) -> DatasetMapper:
+    def train_mapper(self) -> DatasetMapper:
         crop = self.cfg.INPUT.DETR_CROP
         if not crop.ENABLED:
             return DatasetMapper(self.cfg, True)
-        augmentations = detr_augmentations(
-            self.cfg.INPUT.MIN_SIZE_TRAIN,
-            self.cfg.INPUT.MAX_SIZE_TRAIN,
-            crop_min_sizes=crop.MIN_SIZE_TRAIN,
-            crop_size=tuple(crop.SIZE),
-            crop_prob=crop.PROB,
-        )
-        return DatasetMapper(self.cfg, True, augmentations=augmentations)
+        first = detr_crop(crop.MIN_SIZE_TRAIN, tuple(crop.SIZE), self.cfg.INPUT.MAX_SIZE_TRAIN, crop.PROB)
+        return DatasetMapper(self.cfg, True, augmentations=[first, *build_augmentation(self.cfg, True)])
 
     def test_mapper(self) -> Callable[[dict], dict]:
         return DatasetMapper(self.cfg, False)
@@ -138,6 +138,8 @@ def load_yaml(config: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
     add_focalnet_config(cfg)
     try:
         cfg.merge_from_file(str(config))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{config} is not valid YAML: {error}") from error
     except (AssertionError, KeyError, ValueError) as error:
         raise ValueError(f"{config}: {first_line(error)}") from error
     if len(overrides) % 2:

@@ -29,6 +29,7 @@ class Job(ABC):
         batch_size: images an iteration, of all processes together.
         mixed_precision: whether to train in float16 where that is safe.
         checkpoint_period, eval_period, log_period: iterations between checkpoints, evaluations, lines of the log.
+        max_to_keep: number of periodic checkpoints to keep; None keeps them all.
         best_metric: metric by which the best checkpoint is kept.
         ddp: options for `DistributedDataParallel`.
     """
@@ -43,6 +44,7 @@ class Job(ABC):
     checkpoint_period: int
     eval_period: int
     log_period: int = 20
+    max_to_keep: int | None = None
     best_metric: str = "bbox/AP"
     device_hint: str
     ddp: dict[str, Any]
@@ -105,6 +107,10 @@ class Job(ABC):
         """Endless batches from an iteration on."""
 
     @abstractmethod
+    def train_mapper(self) -> Callable[[dict], dict]:
+        """What turns detectron2's dict of an image into an augmented sample."""
+
+    @abstractmethod
     def test_mapper(self) -> Callable[[dict], dict]:
         """What turns `{"file_name": path}` into the model's input."""
 
@@ -125,8 +131,12 @@ class Job(ABC):
 
         Raises:
             FileNotFoundError: a dataset is not there.
-            ValueError: a dataset is unknown, none is named, or there is no such device.
+            ValueError: a dataset is unknown, none is named, there is no such device, or a number is out of range.
         """
+        for name in ("max_iter", "batch_size", "checkpoint_period", "log_period"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
         needed = (self.train_names if train else []) + self.test_names
         if not needed:
             raise ValueError("the config names no dataset")
