@@ -29,6 +29,8 @@ esac
 bash "$repo/tools/setup.sh"
 cd "$repo"
 mkdir -p "$out/steps"
+# Of libraries to their developers, and of no concern to who watches this.
+export PYTHONWARNINGS=ignore
 count=0
 
 # step NAME TITLE COMMAND...: run a command, once; the report reads from steps/NAME what it was and how long it took.
