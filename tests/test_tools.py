@@ -27,6 +27,25 @@ def test_every_tool_explains_itself(tool, tmp_path, monkeypatch, run_tool):
     assert len(output.splitlines()) > 5
 
 
+@pytest.mark.parametrize("script", ["check.sh", "demo.sh", "dist_test.sh", "dist_train.sh", "setup.sh"])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_script_explains_itself_and_does_nothing_else(script, flag, tmp_path):
+    environment = {**os.environ, "FOCALNET_VENV": str(tmp_path / "venv")}
+    result = run("bash", TOOLS / script, flag, cwd=tmp_path, env=environment)
+    assert result.returncode == 0
+    assert f"{script} " in result.stdout or script == "check.sh"
+    assert not result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_set_up_takes_no_arguments(tmp_path):
+    environment = {**os.environ, "FOCALNET_VENV": str(tmp_path / "venv")}
+    result = run("bash", TOOLS / "setup.sh", "torch", env=environment)
+    assert result.returncode == 2
+    assert "bash tools/setup.sh" in result.stderr
+    assert not (tmp_path / "venv").exists()
+
+
 def test_a_tool_runs_from_any_folder(tmp_path):
     result = run(sys.executable, TOOLS / "analyze_model.py", "--help", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -9,7 +9,6 @@
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-source "$repo/tools/processes.sh"
 
 # With --quick, what the commands are given in addition.
 size=() detectron2=() mmseg=()
