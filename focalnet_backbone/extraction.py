@@ -37,12 +37,12 @@ class ExtractionSummary:
         return f"{self.written} written, {self.skipped} skipped (done before), {len(self.failed)} failed"
 
 
-def plan_outputs(inputs: Sequence[str | Path], out_dir: str | Path) -> dict[Path, Path]:
+def plan_outputs(inputs: Sequence[str | Path], out_dir: str | Path, suffix: str = ".safetensors") -> dict[Path, Path]:
     """The output file of each image: files, folders (searched recursively) and globs, mirrored below `out_dir`.
 
-    An image of a folder keeps its path relative to that folder; other images lie at the top. Pictures of pyramids
-    that lie there from an earlier run are left out. Raises `FileNotFoundError` for an input that is not there and
-    `ValueError` if two images would share an output.
+    An image of a folder keeps its path relative to that folder; other images lie at the top. `suffix` is added to its
+    name. Pictures that lie there from an earlier run of the tools are left out. Raises `FileNotFoundError` for an input
+    that is not there and `ValueError` if two images would share an output.
     """
     planned: dict[Path, Path] = {}
     for entry in map(str, inputs):
@@ -57,7 +57,7 @@ def plan_outputs(inputs: Sequence[str | Path], out_dir: str | Path) -> dict[Path
             raise FileNotFoundError(f"no image at {entry}")
         for image, relative in found:
             # The image's suffix stays in the name, since a.jpg and a.png may lie side by side.
-            planned[image] = Path(out_dir) / relative.with_name(relative.name + ".safetensors")
+            planned[image] = Path(out_dir) / relative.with_name(relative.name + suffix)
     sources: dict[Path, Path] = {}
     for image, output in planned.items():
         if output in sources:
@@ -133,6 +133,9 @@ def save_plot(pyramid: FeaturePyramid, path: Path) -> None:
 
 
 def _is_plot(image: Path) -> bool:
+    """Whether it is a picture that `save_plot` or `tools/visualize.py` wrote."""
+    if image.name.endswith((".gates.png", ".modulator.png")):
+        return True
     return image.suffix == ".png" and image.with_suffix(".safetensors").is_file()
 
 

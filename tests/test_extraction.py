@@ -16,7 +16,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from focalnet_backbone import FeatureExtractor, FeaturePyramid, FocalNet
+from focalnet_backbone import FeatureExtractor, FeaturePyramid, FocalNet, create_backbone
 from focalnet_backbone.extraction import extract_to_files, plan_outputs
 
 TOOL = Path(__file__).parents[1] / "tools" / "extract_features.py"
@@ -163,6 +163,21 @@ def test_folders_are_extracted_in_threads_too(extractor, photos, tmp_path):
     outputs = plan_outputs([photos], tmp_path / "out")
     with ThreadPoolExecutor() as pool:
         assert pool.submit(extract_to_files, extractor, outputs, settings={}).result().written == 3
+
+
+def test_the_tool_takes_a_detectors_backbone_with_its_own_sizes(photos, tmp_path, run_tool):
+    detector = create_backbone("focalnet_tiny_srf", focal_windows=[9, 9, 9, 9], out_features=["stage1", "stage3"])
+    weights = {f"backbone.bottom_up.{name}": tensor for name, tensor in detector.state_dict().items()}
+    torch.save({"model": weights}, tmp_path / "detector.pth")
+    arguments = ("--weights", tmp_path / "detector.pth", "--variant", "focalnet_tiny_srf", "--out", tmp_path / "out")
+    status, _, errors = run_tool(TOOL.name, photos / "a.png", *arguments, "--out-features", "stage1", "stage3")
+    assert status == 0, errors
+    written, expected = (
+        FeaturePyramid.load(tmp_path / "out" / "a.png.safetensors"),
+        FeatureExtractor(detector)(CAT[:64, :80]),
+    )
+    assert list(written) == list(expected)
+    assert all(torch.equal(written[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(

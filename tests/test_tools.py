@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from focalnet_backbone import FocalNetConfig
+from focalnet_backbone.images import find_images
 from tests.conftest import TOOLS
 
 
@@ -24,6 +25,25 @@ def test_every_tool_explains_itself(tool, tmp_path, monkeypatch, run_tool):
     assert status == 0
     assert "usage:" in output
     assert len(output.splitlines()) > 5
+
+
+@pytest.mark.parametrize("script", ["check.sh", "demo.sh", "dist_test.sh", "dist_train.sh", "setup.sh"])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_script_explains_itself_and_does_nothing_else(script, flag, tmp_path):
+    environment = {**os.environ, "FOCALNET_VENV": str(tmp_path / "venv")}
+    result = run("bash", TOOLS / script, flag, cwd=tmp_path, env=environment)
+    assert result.returncode == 0
+    assert f"{script} " in result.stdout or script == "check.sh"
+    assert not result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_set_up_takes_no_arguments(tmp_path):
+    environment = {**os.environ, "FOCALNET_VENV": str(tmp_path / "venv")}
+    result = run("bash", TOOLS / "setup.sh", "torch", env=environment)
+    assert result.returncode == 2
+    assert "bash tools/setup.sh" in result.stderr
+    assert not (tmp_path / "venv").exists()
 
 
 def test_a_tool_runs_from_any_folder(tmp_path):
@@ -63,18 +83,25 @@ def test_analyze_model_answers_a_wrong_argument_in_one_line(arguments, message, 
     assert len(errors.strip().splitlines()) == 1
 
 
-def test_the_demo_draws_the_pyramids_it_names(tmp_path, run_tool):
-    status, output, errors = run_tool("demo_pyramids.py", "--out", tmp_path)
+def test_sample_photos_are_written(tmp_path, run_tool):
+    status, output, errors = run_tool("make_sample_photos.py", tmp_path / "photos")
     assert status == 0, errors
-    assert "random weights" in output
-    for name in ("pyramid_chelsea.png", "pyramid_astronaut.png"):
-        assert (tmp_path / name).stat().st_size > 20_000
-        assert str(tmp_path / name) in output
+    assert output == f"wrote 4 photographs to {tmp_path / 'photos'}\n"
+    assert [path.name for path in find_images(tmp_path / "photos")] == [
+        "astronaut.png",
+        "chelsea.png",
+        "coffee.png",
+        "rocket.png",
+    ]
+    (tmp_path / "file").touch()
+    status, _, errors = run_tool("make_sample_photos.py", tmp_path / "file" / "photos")
+    assert status == 1
+    assert errors.startswith("make_sample_photos.py: ")
+    assert len(errors.strip().splitlines()) == 1
 
 
-def test_set_up_is_complete_and_quick_to_say_so(tmp_path):
-    environment = {**os.environ, "FOCALNET_VENV": sys.prefix}
-    result = run("bash", TOOLS / "setup.sh", cwd=tmp_path, env=environment)
+def test_set_up_is_complete_and_quick_to_say_so(complete_environment, tmp_path):
+    result = run("bash", TOOLS / "setup.sh", cwd=tmp_path, env=complete_environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == f"Set-up is complete: {sys.prefix}"
 

@@ -10,6 +10,7 @@
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+[ $# = 0 ] || usage
 
 fail() {
     echo "setup: $*" >&2
