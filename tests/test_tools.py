@@ -38,6 +38,15 @@ def test_every_script_explains_itself_and_does_nothing_else(script, flag, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("script", [("dist_train.sh",), ("dist_test.sh", "weights.pth")], ids=lambda words: words[0])
+@pytest.mark.parametrize("processes", ["x", "0", "-1", ""])
+def test_a_wrong_number_of_processes_is_named_in_one_line(script, processes):
+    name, *weights = script
+    result = run("bash", TOOLS / name, "config.py", *weights, processes)
+    assert result.returncode == 2
+    assert result.stderr == f"{name}: PROCESSES must be a number of at least 1, got '{processes}'\n"
+
+
 def test_set_up_takes_no_arguments(tmp_path):
     environment = {**os.environ, "FOCALNET_VENV": str(tmp_path / "venv")}
     result = run("bash", TOOLS / "setup.sh", "torch", env=environment)

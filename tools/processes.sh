@@ -3,6 +3,12 @@
 # run_processes COUNT SCRIPT [ARGUMENTS]: run a Python script in that many processes.
 run_processes() {
     local place=(--standalone)
+    case $1 in
+    *[!0-9]* | '' | 0)
+        echo "$(basename "$0"): PROCESSES must be a number of at least 1, got '$1'" >&2
+        exit 2
+        ;;
+    esac
     if [ "${NNODES:-1}" != 1 ]; then
         place=(--nnodes "$NNODES" --node-rank "${NODE_RANK:?}" --master-addr "${MASTER_ADDR:?}"
             --master-port "${PORT:-29500}")

@@ -1,13 +1,18 @@
 """FocalNet for detectron2: importing this puts the backbones into detectron2's registry."""
 
-from focalnet_backbone.detectron2.backbone import (
-    FocalNetBackbone,
-    build_focalnet_backbone,
-    build_focalnet_fpn_backbone,
-    build_retinanet_focalnet_fpn_backbone,
-)
-from focalnet_backbone.detectron2.checkpoint import FocalNetCheckpointer
-from focalnet_backbone.detectron2.config import add_focalnet_config
+import warnings
+
+# detectron2 compiles functions by torch.jit as it is imported, which is no concern of who uses it.
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message=".torch.jit.script", category=FutureWarning)
+    from focalnet_backbone.detectron2.backbone import (
+        FocalNetBackbone,
+        build_focalnet_backbone,
+        build_focalnet_fpn_backbone,
+        build_retinanet_focalnet_fpn_backbone,
+    )
+    from focalnet_backbone.detectron2.checkpoint import FocalNetCheckpointer
+    from focalnet_backbone.detectron2.config import add_focalnet_config
 
 __all__ = [
     "FocalNetBackbone",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -261,3 +264,8 @@ def test_every_meta_architecture_trains_and_infers(tiny_cfg, meta_architecture):
     if "instances" in output:
         assert output["instances"].image_size == (height, width)
     assert output
+
+
+def test_importing_the_plugin_prints_nothing():
+    done = subprocess.run([sys.executable, "-c", "import focalnet_backbone.detectron2"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
