@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Before a tool under test imports pip: on Python 3.11 and older, setuptools cannot be imported after it, and
+# torch.compile does so when it first compiles.
+import setuptools  # noqa: F401
 import torch
 
 DATA = Path(__file__).parent / "data"
