@@ -22,13 +22,13 @@ _COLOURS = {
     "timm": "#e08e2b",
     "transformers": "#b8405e",
     "floor": "#9aa0a6",
-    "ours, plain autograd": "#8fb8d8",
     "ours, use_checkpoint": "#123f5f",
 }
 _TITLES = {
     "forward": "forward, no gradients",
     "compiled": "forward, compiled",
     "training": "training step",
+    "saving": "training step, with and without the saving",
     "autocast": "forward, bfloat16 autocast",
 }
 
