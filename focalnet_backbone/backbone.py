@@ -63,9 +63,11 @@ class FocalNetTrunk(nn.Module):
         if x.shape[2] < 1 or x.shape[3] < 1:
             raise ValueError(f"expected height and width of at least 1, got shape {tuple(x.shape)}")
         dtype = self.patch_embed.proj.weight.dtype
+        if x.dtype == dtype:
+            return
         # Autocast converts between floating-point types, but leaves float64 alone.
-        converted = torch.is_autocast_enabled(x.device.type) and x.is_floating_point() and x.dtype != torch.float64
-        if x.dtype != dtype and not converted:
+        convertible = x.is_floating_point() and x.dtype != torch.float64
+        if not (convertible and torch.is_autocast_enabled(x.device.type)):
             raise TypeError(f"expected an input of the weights' type {dtype}, got {x.dtype}")
 
     def fuse(self) -> FocalNetTrunk:

@@ -25,6 +25,10 @@ def closest(name: str, choices: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(map(repr, matches))}?" if matches else ""
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def _explain_unknown_keywords(cls: type) -> type:
     """Make an unknown keyword argument of `cls(...)` a TypeError that names the closest right one."""
     generated = cls.__init__
@@ -130,6 +134,10 @@ class FocalNetConfig:
             self._check_number(name, low=0.0)
         for name in ("mlp_ratio", "layer_norm_eps"):
             self._check_number(name, low=0.0, open_low=True)
+        if self.mlp_ratio * self.embed_dim < 1:
+            raise ValueError(
+                f"mlp_ratio must leave the MLPs a width, got {self.mlp_ratio} of embed_dim {self.embed_dim}"
+            )
         for name in ("hidden_dropout_prob", "drop_path_rate"):
             self._check_number(name, low=0.0, high=1.0)
         for name in (
@@ -267,7 +275,7 @@ class FocalNetConfig:
         value = getattr(self, name)
         if isinstance(value, Sequence) and name == "patch_size" and len(set(value)) == 1:
             value = value[0]
-        if isinstance(value, bool) or not isinstance(value, Integral):
+        if not _is_int(value):
             raise TypeError(f"{name} must be an int, got {value!r}")
         if value < minimum:
             raise ValueError(f"{name} must be at least {minimum}, got {value}")
@@ -288,7 +296,7 @@ class FocalNetConfig:
             raise TypeError(f"{name} must be a list of ints, one a stage, got {value!r}")
         value = list(value)
         for item in value:
-            if isinstance(item, bool) or not isinstance(item, Integral):
+            if not _is_int(item):
                 raise TypeError(f"{name} must be a list of ints, one a stage, got {value!r}")
             if item < minimum:
                 raise ValueError(f"every entry of {name} must be at least {minimum}, got {value}")
@@ -297,7 +305,7 @@ class FocalNetConfig:
     def _check_image_size(self) -> None:
         size = self.image_size
         sides = list(size) if isinstance(size, Iterable) and not isinstance(size, str) else [size]
-        if len(sides) > 2 or any(isinstance(s, bool) or not isinstance(s, Integral) for s in sides):
+        if len(sides) > 2 or not all(map(_is_int, sides)):
             raise TypeError(f"image_size must be an int or (height, width), got {size!r}")
         if not sides or min(sides) < 1:
             raise ValueError(f"image_size must be at least 1, got {size!r}")
@@ -340,7 +348,7 @@ class FocalNetConfig:
             if not isinstance(self.out_indices, Iterable):
                 raise TypeError(f"out_indices must be a list of ints, got {self.out_indices!r}")
             by_index = list(self.out_indices)
-            unknown = [i for i in by_index if not isinstance(i, Integral) or not -len(names) <= i < len(names)]
+            unknown = [i for i in by_index if not _is_int(i) or not -len(names) <= i < len(names)]
             if unknown:
                 raise ValueError(f"out_indices has {unknown}, valid are 0 to {len(names) - 1}, counting in {names}")
             by_index = [int(i) % len(names) for i in by_index]
@@ -365,11 +373,13 @@ class FocalNetConfig:
                 raise TypeError(f"{name} must be a dict, got {getattr(self, name)!r}")
         if self.id2label is None and self.label2id is not None:
             self.id2label = {index: label for label, index in self.label2id.items()}
+            if len(self.id2label) < len(self.label2id):
+                raise ValueError(f"label2id must give each class an index of its own, got {self.label2id!r}")
         if self.id2label is None:
             self.num_labels = 2 if self.num_labels is None else self.num_labels
             self._check_int("num_labels", minimum=0)
             self.id2label = {i: f"LABEL_{i}" for i in range(self.num_labels)}
-        if not all(str(index).isdigit() for index in self.id2label):
+        if not all(str(index).isdecimal() for index in self.id2label):
             raise ValueError(f"id2label must have class indices for keys, got {self.id2label!r}")
         # JSON has strings for keys.
         self.id2label = {int(index): label for index, label in self.id2label.items()}
@@ -381,3 +391,4 @@ class FocalNetConfig:
             raise ValueError(f"num_labels={self.num_labels}, but id2label has {len(self.id2label)} entries")
         if self.label2id is None:
             self.label2id = {label: index for index, label in self.id2label.items()}
+        self.label2id = {label: int(index) for label, index in self.label2id.items()}

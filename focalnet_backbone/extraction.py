@@ -16,6 +16,7 @@ from tqdm import tqdm
 from focalnet_backbone.features import FeatureExtractor, FeaturePyramid
 from focalnet_backbone.files import whole_file
 from focalnet_backbone.images import find_images
+from focalnet_backbone.interruption import stop_signals
 
 
 @dataclass
@@ -36,12 +37,12 @@ class ExtractionSummary:
         return f"{self.written} written, {self.skipped} skipped (done before), {len(self.failed)} failed"
 
 
-def plan_outputs(inputs: Sequence[str | Path], out_dir: str | Path) -> dict[Path, Path]:
+def plan_outputs(inputs: Sequence[str | Path], out_dir: str | Path, suffix: str = ".safetensors") -> dict[Path, Path]:
     """The output file of each image: files, folders (searched recursively) and globs, mirrored below `out_dir`.
 
-    An image of a folder keeps its path relative to that folder; other images lie at the top. Pictures of pyramids
-    that lie there from an earlier run are left out. Raises `FileNotFoundError` for an input that is not there and
-    `ValueError` if two images would share an output.
+    An image of a folder keeps its path relative to that folder; other images lie at the top. `suffix` is added to its
+    name. Pictures that lie there from an earlier run of the tools are left out. Raises `FileNotFoundError` for an input
+    that is not there and `ValueError` if two images would share an output.
     """
     planned: dict[Path, Path] = {}
     for entry in map(str, inputs):
@@ -56,7 +57,7 @@ def plan_outputs(inputs: Sequence[str | Path], out_dir: str | Path) -> dict[Path
             raise FileNotFoundError(f"no image at {entry}")
         for image, relative in found:
             # The image's suffix stays in the name, since a.jpg and a.png may lie side by side.
-            planned[image] = Path(out_dir) / relative.with_name(relative.name + ".safetensors")
+            planned[image] = Path(out_dir) / relative.with_name(relative.name + suffix)
     sources: dict[Path, Path] = {}
     for image, output in planned.items():
         if output in sources:
@@ -89,6 +90,10 @@ def extract_to_files(
         resume: leave alone outputs that were written before, from the same image with the same settings.
         plot: whether to write pictures.
         report: takes one line about each image that could not be read.
+
+    Raises:
+        KeyboardInterrupt: SIGINT or SIGTERM came; all that is written is whole.
+        OSError: a file cannot be written.
     """
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     stamp = json.dumps(settings, sort_keys=True, default=str)
@@ -100,7 +105,7 @@ def extract_to_files(
         else:
             todo.append(image)
 
-    with tqdm(total=len(todo), unit="image", desc="extracting", disable=rank != 0) as bar:
+    with tqdm(total=len(todo), unit="image", desc="extracting", disable=rank != 0) as bar, stop_signals() as stop:
 
         def note_failure(image: Path, error: Exception) -> None:
             summary.failed.append((str(image), str(error)))
@@ -116,6 +121,8 @@ def extract_to_files(
             pyramid.save(output)
             summary.written += 1
             bar.update()
+            if stop:
+                raise KeyboardInterrupt
     return _sum_over_ranks(summary) if ranks > 1 else summary
 
 
@@ -126,6 +133,9 @@ def save_plot(pyramid: FeaturePyramid, path: Path) -> None:
 
 
 def _is_plot(image: Path) -> bool:
+    """Whether it is a picture that `save_plot` or `tools/visualize.py` wrote."""
+    if image.name.endswith((".gates.png", ".modulator.png")):
+        return True
     return image.suffix == ".png" and image.with_suffix(".safetensors").is_file()
 
 

@@ -27,11 +27,14 @@ from focalnet_backbone.images import (
     to_rgb,
     to_uint8,
 )
+from focalnet_backbone.interruption import leave_interrupts_to_parent
 from focalnet_backbone.variants import create_backbone, get_variant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""Types that a `FeatureExtractor` computes in."""
 _FORMAT = "focalnet-backbone feature pyramid"
 _IMAGE_KEY = "image"
 
@@ -114,8 +117,11 @@ class FeaturePyramid(Mapping[str, Tensor]):
             raise ValueError(f"{path} is no whole safetensors file: {error}") from error
         if header.get("format") != _FORMAT:
             raise ValueError(f"{path} holds no feature pyramid, but {sorted(tensors)[:5]}")
-        strides = json.loads(header["strides"])
-        return cls({n: tensors[n] for n in strides}, strides, tensors[_IMAGE_KEY], json.loads(header["metadata"]))
+        try:
+            strides = json.loads(header["strides"])
+            return cls({n: tensors[n] for n in strides}, strides, tensors[_IMAGE_KEY], json.loads(header["metadata"]))
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path} holds a damaged feature pyramid: {error!r}") from error
 
     def plot(self) -> Figure:
         """Draw the photo and one panel a map: its three principal components over the positions as RGB."""
@@ -187,8 +193,8 @@ class FeatureExtractor:
         for name, value in (("max_size", max_size), ("with_fpn", with_fpn)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a positive int or None, got {value!r}")
-        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise TypeError(f"dtype must be a floating-point torch.dtype, got {dtype!r}")
+        if dtype is not None and dtype not in DTYPES:
+            raise TypeError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype!r}")
         if isinstance(model_or_variant, str):
             model = _build(model_or_variant, weights, out_features)
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -263,7 +269,13 @@ class FeatureExtractor:
             raise ValueError(f"num_workers must be an int of at least 0, got {num_workers!r}")
         paths = find_images(paths) if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
         dataset = _ImageFiles(paths, self.max_size)
-        loader = DataLoader(dataset, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
+        loader = DataLoader(
+            dataset,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            collate_fn=list,
+            worker_init_fn=leave_interrupts_to_parent,
+        )
         for batch in loader:
             readable = []
             for path, image, error in batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    # Not made of the file's own name, which may be as long as a name can be.
+    unfinished = path.with_name(f".unfinished-{secrets.token_hex(8)}{path.suffix}")
     try:
         yield unfinished
         unfinished.replace(path)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
@@ -17,6 +17,17 @@ ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+# What brings an image upright, by its EXIF orientation.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def find_images(folder: str | Path) -> list[Path]:
@@ -42,7 +53,7 @@ def load_image(path: str | Path) -> Tensor:
     try:
         with Image.open(path) as image:
             return _pil_to_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # on damaged files, Pillow's readers pass on whatever they meet
         raise ValueError(f"cannot read {path} as an image: {error}") from error
 
 
@@ -110,7 +121,11 @@ def group_by_size(images: Iterable[Tensor]) -> list[list[int]]:
 
 
 def _pil_to_rgb(image: Image.Image) -> Tensor:
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    # Not by Pillow's `exif_transpose`, which also writes all of EXIF anew, and fails on the ill-formed rest of it.
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
     if image.mode == "F":
         raise ValueError("it holds floating-point values, whose range is unknown; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):

@@ -138,6 +138,8 @@ def get_variant(name: str) -> Variant:
 
 def find_variant(source: Any) -> Variant | None:
     """The published model of that name, or with weights at that address that come without a config; None if none."""
+    if not isinstance(source, str):
+        return None
     if source in VARIANTS:
         return VARIANTS[source]
     for variant in VARIANTS.values():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,18 @@ def load_golden(name: str) -> dict[str, Any]:
 def knobs_from_reference(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Reference keyword arguments under our names, `out_indices` (which counts stages from 0 there) left out."""
     return {REFERENCE_KNOBS.get(k, k): v for k, v in kwargs.items() if k != "out_indices"}
+
+
+@pytest.fixture(scope="session")
+def complete_environment() -> dict[str, str]:
+    """Environment variables with which the scripts work in the environment of the tests.
+
+    It must lack nothing: the scripts would install it, and a test must not change the environment that it runs in.
+    """
+    inspect = [sys.executable, str(TOOLS / "inspect_environment.py"), "missing", "--own", "yes"]
+    result = subprocess.run([*inspect, "--repo", str(TOOLS.parent)], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "", f"set up {sys.prefix} for {TOOLS.parent} first: it lacks {result.stdout}"
+    return {**os.environ, "FOCALNET_VENV": sys.prefix}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The code blocks of the README, for the tests that run them."""
+"""The code blocks of the README and of the pages in `docs`, for the tests that run them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def read_section(heading: str) -> str:
-    """The text below a `## ` heading, up to the next one."""
-    _, found, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition(f"\n## {heading}\n")
-    assert found, f"the README has no section {heading!r}"
-    return rest.partition("\n## ")[0]
+    """The text below a `## ` heading of the README up to the next one, or the page in `docs` with that title."""
+    readme, *pages = (page.read_text(encoding="utf-8") for page in PAGES)
+    _, found, rest = readme.partition(f"\n## {heading}\n")
+    if found:
+        return rest.partition("\n## ")[0]
+    found = [page for page in pages if page.startswith(f"# {heading}\n")]
+    assert found, f"neither a section of the README nor a page in docs: {heading!r}"
+    return found[0]
 
 
 def code_blocks(heading: str) -> list[tuple[str, str]]:

@@ -327,6 +327,12 @@ def test_copies_and_pickles_compute_the_same(duplicate):
     assert_same_maps(duplicate(model)(x), model(x), rtol=0, atol=0)
 
 
+def test_the_meta_device_tells_the_shapes_without_memory():
+    with torch.device("meta"):
+        maps = FocalNet(out_indices=[1, 4])(torch.zeros(2, 3, 800, 1333))
+    assert [tuple(feature.shape) for feature in maps.values()] == [(2, 96, 200, 334), (2, 768, 25, 42)]
+
+
 def test_functional_call_takes_other_weights():
     model, other = build().eval(), FocalNet(**TINY).eval()
     x = torch.randn(1, 3, 32, 32)

@@ -94,7 +94,7 @@ def test_levels_that_were_chosen_are_kept_when_the_stages_change():
 
 
 @pytest.mark.parametrize(
-    "labels", [{"id2label": {"0": "cat", "1": "dog", "2": "owl"}}, {"label2id": {"cat": 0, "dog": 1, "owl": 2}}]
+    "labels", [{"id2label": {"0": "cat", "1": "dog", "2": "owl"}}, {"label2id": {"cat": 0, "dog": "1", "owl": 2}}]
 )
 def test_labels_follow_from_either_mapping(labels):
     for config in (FocalNetConfig(**labels), FocalNetConfig().replace(**labels)):
@@ -133,6 +133,7 @@ BAD_KNOBS = [
     ({"hidden_sizes": 96}, TypeError, "hidden_sizes must be a list of ints"),
     ({"hidden_act": "swish"}, ValueError, "hidden_act must be one of"),
     ({"mlp_ratio": 0}, ValueError, "mlp_ratio must be above 0"),
+    ({"mlp_ratio": 0.01}, ValueError, "mlp_ratio must leave the MLPs a width, got 0.01 of embed_dim 96"),
     ({"mlp_ratio": "4"}, TypeError, "mlp_ratio must be a number"),
     ({"hidden_dropout_prob": 1.5}, ValueError, "hidden_dropout_prob must be at least 0"),
     ({"drop_path_rate": -0.1}, ValueError, "drop_path_rate must be at least 0"),
@@ -150,11 +151,13 @@ BAD_KNOBS = [
     ({"out_features": ["stage1", "stage1"]}, ValueError, "out_features has duplicates"),
     ({"out_indices": [5]}, ValueError, r"out_indices has \[5\], valid are 0 to 4"),
     ({"out_indices": 3}, TypeError, "out_indices must be a list"),
+    ({"out_indices": [True]}, ValueError, r"out_indices has \[True\]"),
     ({"out_indices": [4, -1]}, ValueError, "out_indices has duplicates"),
     ({"out_features": ["stage1"], "out_indices": [2]}, ValueError, "contradict each other"),
     ({"num_labels": 3, "id2label": {0: "a"}}, ValueError, "num_labels=3, but id2label has 1 entries"),
     ({"num_labels": 3, "label2id": {"a": 0}}, ValueError, "num_labels=3, but id2label has 1 entries"),
     ({"id2label": ["cat", "dog"]}, TypeError, "id2label must be a dict"),
+    ({"label2id": {"a": 0, "b": 0}}, ValueError, "label2id must give each class an index of its own"),
     ({"id2label": {"cat": 0}}, ValueError, "id2label must have class indices for keys"),
     ({"id2label": {0: "a", 2: "b"}}, ValueError, "id2label must number the classes from 0 without a gap"),
     ({"problem_type": "ranking"}, ValueError, "problem_type must be None or one of"),

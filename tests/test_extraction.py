@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ import skimage.data
 import torch
 from PIL import Image
 
-from focalnet_backbone import FeatureExtractor, FeaturePyramid, FocalNet
+from focalnet_backbone import FeatureExtractor, FeaturePyramid, FocalNet, create_backbone
 from focalnet_backbone.extraction import extract_to_files, plan_outputs
 
 TOOL = Path(__file__).parents[1] / "tools" / "extract_features.py"
+SMALL = ["--variant", "focalnet_tiny_iso", "--max-size", "32"]
 CAT = skimage.data.chelsea()
 
 
@@ -122,18 +124,60 @@ def test_pictures_of_an_earlier_run_are_no_photos(extractor, photos):
 
 
 def test_the_tool_reports_bad_files_in_its_exit_status(photos, tmp_path, run_tool):
-    arguments = (photos, "--out", tmp_path / "out", "--plot", "--max-size", 32)
+    arguments = (photos, "--out", tmp_path / "out", "--plot", *SMALL)
     status, output, errors = run_tool(TOOL.name, *arguments)
     assert status == 0, errors
     assert "RANDOM weights (seed 0), 3 images" in output
     assert "3 written, 0 skipped (done before), 0 failed" in output
     assert len(files_below(tmp_path / "out")) == 6
     add_bad_files(photos)
-    status, output, _ = run_tool(TOOL.name, *arguments, "--resume")
+    status, output, errors = run_tool(TOOL.name, *arguments, "--resume")
     assert status == 1
     assert "0 written, 3 skipped (done before), 2 failed" in output
-    assert "bad.png" in output
-    assert "page.jpg" in output
+    assert [line.rpartition(" as an image")[0] for line in errors.splitlines() if line.startswith("failed")] == [
+        f"failed: cannot read {photos / name}" for name in ("bad.png", "sub/page.jpg")
+    ]
+
+
+@pytest.mark.parametrize(("leaked", "value"), [("RANK", "0"), ("WORLD_SIZE", "2")])
+def test_half_of_a_launchers_environment_starts_nothing(photos, tmp_path, monkeypatch, run_tool, leaked, value):
+    monkeypatch.setenv(leaked, value)
+    status, output, errors = run_tool(TOOL.name, photos / "sub", "--out", tmp_path / "out", *SMALL)
+    assert status == 0, errors
+    assert "1 written" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_lets_the_file_in_work_be_finished(extractor, photos, tmp_path, number):
+    before = signal.getsignal(number)
+    outputs = plan_outputs([photos], tmp_path / "out")
+    # Sent while the first file, which is none, is reported.
+    (photos / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(KeyboardInterrupt):
+        extract_to_files(extractor, outputs, settings={}, batch_size=1, report=lambda _: signal.raise_signal(number))
+    assert files_below(tmp_path / "out") == ["a.png.safetensors"]
+    assert signal.getsignal(number) is before
+
+
+def test_folders_are_extracted_in_threads_too(extractor, photos, tmp_path):
+    outputs = plan_outputs([photos], tmp_path / "out")
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(extract_to_files, extractor, outputs, settings={}).result().written == 3
+
+
+def test_the_tool_takes_a_detectors_backbone_with_its_own_sizes(photos, tmp_path, run_tool):
+    detector = create_backbone("focalnet_tiny_srf", focal_windows=[9, 9, 9, 9], out_features=["stage1", "stage3"])
+    weights = {f"backbone.bottom_up.{name}": tensor for name, tensor in detector.state_dict().items()}
+    torch.save({"model": weights}, tmp_path / "detector.pth")
+    arguments = ("--weights", tmp_path / "detector.pth", "--variant", "focalnet_tiny_srf", "--out", tmp_path / "out")
+    status, _, errors = run_tool(TOOL.name, photos / "a.png", *arguments, "--out-features", "stage1", "stage3")
+    assert status == 0, errors
+    written, expected = (
+        FeaturePyramid.load(tmp_path / "out" / "a.png.safetensors"),
+        FeatureExtractor(detector)(CAT[:64, :80]),
+    )
+    assert list(written) == list(expected)
+    assert all(torch.equal(written[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(
@@ -157,12 +201,16 @@ def test_the_tool_answers_a_wrong_argument_in_one_line(photos, tmp_path, monkeyp
 
 def test_two_processes_share_the_work(photos, tmp_path, run_tool):
     add_bad_files(photos)
+    no_text = photos / os.fsdecode(b"\xff.png")
+    no_text.write_bytes(b"no image, and a name that cannot be printed as it is")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(TOOL), str(photos), "--out", str(tmp_path / "out"), "--max-size", "32"]
+    command = [*launcher, str(TOOL), str(photos), "--out", str(tmp_path / "out"), *SMALL]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "3 written, 0 skipped (done before), 2 failed" in result.stdout
+    assert "3 written, 0 skipped (done before), 3 failed" in result.stdout
     assert result.returncode == 1
-    run_tool(TOOL.name, photos, "--out", tmp_path / "alone", "--max-size", 32)
+    assert r"photos/\udcff.png" in result.stderr
+    no_text.unlink()
+    run_tool(TOOL.name, photos, "--out", tmp_path / "alone", *SMALL)
     assert files_below(tmp_path / "out") == files_below(tmp_path / "alone")
     for name in files_below(tmp_path / "out"):
         shared, single = (FeaturePyramid.load(tmp_path / folder / name) for folder in ("out", "alone"))
@@ -170,10 +218,10 @@ def test_two_processes_share_the_work(photos, tmp_path, run_tool):
 
 
 def test_an_interrupted_run_leaves_only_whole_files(photos, tmp_path):
-    for i in range(400):
+    for i in range(2000):
         os.link(photos / "a.png", photos / f"copy{i}.png")
     out = tmp_path / "out"
-    command = [sys.executable, str(TOOL), str(photos), "--out", str(out), "--batch-size", "1"]
+    command = [sys.executable, str(TOOL), str(photos), "--out", str(out), "--batch-size", "1", *SMALL]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (out.is_dir() and len(files_below(out)) > 3):
         time.sleep(0.05)
@@ -182,6 +230,6 @@ def test_an_interrupted_run_leaves_only_whole_files(photos, tmp_path):
     assert process.returncode == 130
     assert "go on with --resume" in stderr
     written = files_below(out)
-    assert 3 < len(written) < 403
+    assert 3 < len(written) < 2003
     for name in written:
-        assert list(FeaturePyramid.load(out / name)) == ["stage1", "stage2", "stage3", "stage4"]
+        assert list(FeaturePyramid.load(out / name)) == ["stage1"]

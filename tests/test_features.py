@@ -152,6 +152,10 @@ def test_a_file_that_holds_no_pyramid_is_named(tmp_path):
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"holds no feature pyramid, but \['weight'\]"):
         FeaturePyramid.load(tmp_path / "other.safetensors")
+    header = {"format": "focalnet-backbone feature pyramid", "strides": '{"stage1": 4}', "metadata": "{}"}
+    save_file({"image": torch.zeros(3, 4, 4)}, tmp_path / "damaged.safetensors", metadata=header)
+    with pytest.raises(ValueError, match=r"holds a damaged feature pyramid: KeyError\('stage1'\)"):
+        FeaturePyramid.load(tmp_path / "damaged.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes()[:-4])
     with pytest.raises(ValueError, match="no whole safetensors file"):
         FeaturePyramid.load(tmp_path / "cut.safetensors")
@@ -202,8 +206,9 @@ def test_a_very_tall_photo_can_be_drawn(extractor, tmp_path):
         ({"out_features": ["stage1"]}, ValueError, "but the model returns"),
         ({"max_size": 0}, ValueError, "max_size must be a positive int or None, got 0"),
         ({"with_fpn": 256.0}, ValueError, "with_fpn must be a positive int"),
-        ({"dtype": "float16"}, TypeError, r"dtype must be a floating-point torch\.dtype"),
-        ({"dtype": torch.int8}, TypeError, r"dtype must be a floating-point torch\.dtype"),
+        ({"dtype": "float16"}, TypeError, r"dtype must be one of torch\.float32, .*, got 'float16'"),
+        ({"dtype": torch.int8}, TypeError, r"dtype must be one of .*, got torch\.int8"),
+        ({"dtype": torch.float8_e4m3fn}, TypeError, r"dtype must be one of .*, got torch\.float8_e4m3fn"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments, error, message):

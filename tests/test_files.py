@@ -31,3 +31,20 @@ def test_whatever_stops_the_writing_leaves_the_older_file(tmp_path, error):
         write_half()
     assert path.read_text() == "older"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_name_may_be_as_long_as_a_name_can_be(tmp_path):
+    path = tmp_path / ("n" * 251 + ".txt")
+    with whole_file(path) as unfinished:
+        unfinished.write_text("whole")
+    assert path.read_text() == "whole"
+
+
+def test_two_that_write_one_file_at_once_do_not_meet(tmp_path):
+    path = tmp_path / "a.txt"
+    with whole_file(path) as first:
+        with whole_file(path) as second:
+            first.write_text("first")
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -47,6 +48,14 @@ def test_exif_orientation_is_undone(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / "a.png", Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    np.testing.assert_array_equal(as_array(load_image(path)), PHOTO)
+
+
+def test_exif_that_is_ill_formed_elsewhere_still_tells_the_orientation(tmp_path):
+    # Little-endian, two entries: a description of type double, and the orientation 3.
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + struct.pack("<HHII", 0x010E, 12, 1, 0)
+    exif += struct.pack("<HHIHHI", 0x0112, 3, 1, 3, 0, 0)
+    path = save(tmp_path / "a.png", Image.fromarray(np.ascontiguousarray(PHOTO[::-1, ::-1])), exif=exif)
     np.testing.assert_array_equal(as_array(load_image(path)), PHOTO)
 
 

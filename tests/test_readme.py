@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import skimage.data
-from PIL import Image
 
 from focalnet_backbone import list_variants
 from focalnet_backbone.variants import VARIANTS
-from tests.readme import ROOT, code_blocks, read_section, split_commands
+from tests.readme import PAGES, ROOT, code_blocks, read_section, split_commands
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
@@ -40,8 +38,6 @@ def run_command(run_tool):
 
 def test_the_pyramid_snippets_and_commands_run_in_order(tmp_path, monkeypatch, capsys, run_command):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    Image.fromarray(skimage.data.chelsea()).save("photos/cat.jpg")
     names: dict = {}
     printed = ""
     for language, block in code_blocks("Feature pyramids"):
@@ -55,8 +51,49 @@ def test_the_pyramid_snippets_and_commands_run_in_order(tmp_path, monkeypatch, c
     assert "(300, 451)" in printed
     assert "'stage2': (1, 192, 25, 38)" in printed
     assert (tmp_path / "pyramid.png").stat().st_size > 20_000
-    assert (tmp_path / "features" / "cat.jpg.safetensors").is_file()
-    assert (tmp_path / "features" / "cat.jpg.png").is_file()
+    assert (tmp_path / "features" / "chelsea.png.safetensors").is_file()
+    assert (tmp_path / "features" / "chelsea.png.png").is_file()
+
+
+def test_the_commands_and_the_snippet_for_what_the_network_sees_run_in_order(
+    tmp_path, monkeypatch, capsys, run_command
+):
+    monkeypatch.chdir(tmp_path)
+    run_command(["python", "tools/make_sample_photos.py", "photos"])
+    (language, commands), (_, snippet) = code_blocks("What the network sees")
+    assert language == "bash"
+    for command in split_commands(commands):
+        run_command(command)
+    assert (tmp_path / "pictures" / "coffee.png.gates.png").is_file()
+    assert (tmp_path / "pictures" / "overlay" / "chelsea.png.modulator.png").is_file()
+    assert (tmp_path / "pictures" / "kernels_stage3.png").is_file()
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines() == [
+        "1 (1, 4, 75, 113) (1, 75, 113)",
+        "2 (1, 4, 38, 57) (1, 38, 57)",
+        "3 (1, 4, 19, 29) (1, 19, 29)",
+        "4 (1, 4, 10, 15) (1, 10, 15)",
+        "[(96, 3, 3), (96, 5, 5), (96, 7, 7)]",
+    ]
+    assert (tmp_path / "gates.png").stat().st_size > 20_000
+
+
+def test_every_link_to_a_file_leads_to_one():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?://|#)([^)]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).is_file(), f"{page.name} links to {target}"
+
+
+def test_every_tool_and_config_that_is_named_is_there():
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(r"\b(?:tools|configs|tests)/[\w./-]+\.(?:py|sh|yaml|txt|json)\b", text):
+            assert (ROOT / path).is_file(), f"{page.name} names {path}"
+
+
+def test_the_front_page_loads_quickly():
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", PAGES[0].read_text(encoding="utf-8")):
+        assert (ROOT / picture).stat().st_size < 300_000
 
 
 def test_the_analysis_command_runs(run_command):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from focalnet_backbone import FocalNetConfig
+from focalnet_backbone.images import find_images
 from tests.conftest import TOOLS
 
 
@@ -24,6 +25,25 @@ def test_every_tool_explains_itself(tool, tmp_path, monkeypatch, run_tool):
     assert status == 0
     assert "usage:" in output
     assert len(output.splitlines()) > 5
+
+
+@pytest.mark.parametrize("script", ["check.sh", "demo.sh", "dist_test.sh", "dist_train.sh", "setup.sh"])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_script_explains_itself_and_does_nothing_else(script, flag, tmp_path):
+    environment = {**os.environ, "FOCALNET_VENV": str(tmp_path / "venv")}
+    result = run("bash", TOOLS / script, flag, cwd=tmp_path, env=environment)
+    assert result.returncode == 0
+    assert f"{script} " in result.stdout or script == "check.sh"
+    assert not result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_set_up_takes_no_arguments(tmp_path):
+    environment = {**os.environ, "FOCALNET_VENV": str(tmp_path / "venv")}
+    result = run("bash", TOOLS / "setup.sh", "torch", env=environment)
+    assert result.returncode == 2
+    assert "bash tools/setup.sh" in result.stderr
+    assert not (tmp_path / "venv").exists()
 
 
 def test_a_tool_runs_from_any_folder(tmp_path):
@@ -63,18 +83,25 @@ def test_analyze_model_answers_a_wrong_argument_in_one_line(arguments, message, 
     assert len(errors.strip().splitlines()) == 1
 
 
-def test_the_demo_draws_the_pyramids_it_names(tmp_path, run_tool):
-    status, output, errors = run_tool("demo_pyramids.py", "--out", tmp_path)
+def test_sample_photos_are_written(tmp_path, run_tool):
+    status, output, errors = run_tool("make_sample_photos.py", tmp_path / "photos")
     assert status == 0, errors
-    assert "random weights" in output
-    for name in ("pyramid_chelsea.png", "pyramid_astronaut.png"):
-        assert (tmp_path / name).stat().st_size > 20_000
-        assert str(tmp_path / name) in output
+    assert output == f"wrote 4 photographs to {tmp_path / 'photos'}\n"
+    assert [path.name for path in find_images(tmp_path / "photos")] == [
+        "astronaut.png",
+        "chelsea.png",
+        "coffee.png",
+        "rocket.png",
+    ]
+    (tmp_path / "file").touch()
+    status, _, errors = run_tool("make_sample_photos.py", tmp_path / "file" / "photos")
+    assert status == 1
+    assert errors.startswith("make_sample_photos.py: ")
+    assert len(errors.strip().splitlines()) == 1
 
 
-def test_set_up_is_complete_and_quick_to_say_so(tmp_path):
-    environment = {**os.environ, "FOCALNET_VENV": sys.prefix}
-    result = run("bash", TOOLS / "setup.sh", cwd=tmp_path, env=environment)
+def test_set_up_is_complete_and_quick_to_say_so(complete_environment, tmp_path):
+    result = run("bash", TOOLS / "setup.sh", cwd=tmp_path, env=complete_environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == f"Set-up is complete: {sys.prefix}"
 
@@ -131,6 +158,20 @@ def test_set_up_says_when_the_disk_is_full(tmp_path):
     assert result.stderr == f"setup: the disk is full (0 left at {venv}); about 9 GB are needed.\n"
 
 
+def test_set_up_says_what_of_a_users_environment_is_in_the_way(tmp_path):
+    answer = (
+        "The conflict is caused by:\\n    timm 1.0.31 depends on torch>=1\\n    you have torch 0.4\\n\\nTo fix this"
+    )
+    install = f"printf '{answer}'; exit 1"
+    write_program(tmp_path / "bin" / "python", f'case "$*" in *missing*) echo timm;; *install*) {install};; esac')
+    result = run("bash", TOOLS / "setup.sh", env={**os.environ, "FOCALNET_VENV": str(tmp_path)})
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"setup: what {tmp_path} has conflicts with what is needed: timm 1.0.31 depends on torch>=1;"
+        f"you have torch 0.4. Details: {tmp_path}/setup.log\n"
+    )
+
+
 def test_set_up_says_when_it_cannot_write(tmp_path):
     (tmp_path / "file").touch()
     result = run("bash", TOOLS / "setup.sh", env={**os.environ, "FOCALNET_VENV": str(tmp_path / "file" / "venv")})
@@ -138,28 +179,72 @@ def test_set_up_says_when_it_cannot_write(tmp_path):
     assert result.stderr == f"setup: cannot write to {tmp_path}/file/venv.\n"
 
 
-def test_pins_of_a_users_environment_are_what_it_has(tmp_path):
-    """A user's packages are held at their versions; those that ours would take the place of count as there."""
-    site = tmp_path / "site"
-    packages = [("torch", "2.6.0+cu124"), ("mmcv", "2.1.0"), ("detectron2", "0.6"), ("timm", "1.0.31")]
-    for name, version in packages:
-        # A killed pip leaves what it was removing with a `~`: timm is gone.
-        folder = name.replace("timm", "~imm")
-        info = site / f"{folder}-{version}.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        (info / "RECORD").write_text("x,,\n")
+def add_package(site: Path, name: str, version: str, **files: str) -> Path:
+    """What `pip` notes of an installed package."""
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    files = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", "RECORD": "x,,\n", **files}
+    for file, content in files.items():
+        (info / file).write_text(content)
+    return info
+
+
+def inspect(site: list[Path], question: str, own: str, *, repo: Path = TOOLS.parent) -> list[str]:
+    """What `inspect_environment.py` says of an environment whose packages are in these folders alone."""
     code = (
         "import sys, runpy; from importlib import metadata; all = metadata.distributions; "
-        f"metadata.distributions = lambda **k: all(path=[{str(site)!r}]); "
+        f"metadata.distributions = lambda path={list(map(str, site))!r}, **k: all(path=path, **k); "
+        f"import sysconfig; sysconfig.get_path = lambda name: {str(site[0])!r}; "
         f"runpy.run_path({str(TOOLS / 'inspect_environment.py')!r}, run_name='__main__')"
     )
-    answers = {}
-    for question in ("missing", "constraints"):
-        result = run(sys.executable, "-c", code, question, "--own", "no", "--repo", TOOLS.parent)
-        assert result.returncode == 0, result.stderr
-        answers[question] = result.stdout.split()
+    result = run(sys.executable, "-c", code, question, "--own", own, "--repo", repo)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+def test_pins_of_a_users_environment_are_what_it_has(tmp_path):
+    """A user's packages are held at their versions; those that ours would take the place of count as there."""
+    for name, version in [("torch", "2.6.0+cu124"), ("mmcv", "2.1.0"), ("detectron2", "0.6"), ("setuptools", "65.5.0")]:
+        add_package(tmp_path, name, version)
+    # A killed pip leaves what it was removing with a `~`: timm is gone.
+    add_package(tmp_path, "timm", "1.0.31").rename(tmp_path / "~imm-1.0.31.dist-info")
+    answers = {question: inspect([tmp_path], question, "no") for question in ("missing", "constraints")}
     assert "torch==2.6.0+cu124" in answers["constraints"]
     assert "timm==1.0.31" in answers["constraints"]
+    # venv's own, which PyTorch refuses.
+    assert "setuptools==65.5.0" not in answers["constraints"]
     assert "timm" in answers["missing"]
     assert {"torch", "mmcv-lite", "sal-detectron2"}.isdisjoint(answers["missing"])
+
+
+def test_of_two_pins_the_one_for_this_python_counts(tmp_path):
+    pins = [line.split("==")[0] for line in inspect([tmp_path], "constraints", "yes")]
+    assert len(set(pins)) == len(pins) > 30
+    (tmp_path / "tools").mkdir()
+    this = f"3.{sys.version_info.minor}"
+    pins = f"a==1 ; python_version < '{this}'\na==2 ; python_version >= '{this}'"
+    (tmp_path / "tools" / "constraints.txt").write_text(pins)
+    assert inspect([tmp_path / "site"], "constraints", "yes", repo=tmp_path) == ["a==2"]
+
+
+def test_an_own_environment_is_brought_to_the_pins_and_rid_of_what_is_not_whole(tmp_path):
+    add_package(tmp_path, "torch", "2.14.1+cpu")
+    add_package(tmp_path, "numpy", "1.26.0")
+    # pip writes RECORD last.
+    interrupted = add_package(tmp_path, "timm", "1.0.31", RECORD="")
+    missing = inspect([tmp_path], "missing", "yes")
+    assert {"numpy", "timm"} <= set(missing)
+    assert "torch" not in missing
+    inspect([tmp_path], "repair", "no")
+    assert interrupted.exists()
+    inspect([tmp_path], "repair", "yes")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["numpy-1.26.0.dist-info", "torch-2.14.1+cpu.dist-info"]
+
+
+def test_the_repository_on_the_python_path_does_not_hide_its_installation(tmp_path):
+    build, site = tmp_path / "repository", tmp_path / "site"
+    add_package(build, "focalnet-backbone", "0.1.0")
+    assert "focalnet-backbone" in inspect([build, site], "missing", "yes")
+    origin = f'{{"url": "{TOOLS.parent.as_uri()}", "dir_info": {{"editable": true}}}}'
+    add_package(site, "focalnet-backbone", "0.1.0", **{"direct_url.json": origin})
+    assert "focalnet-backbone" not in inspect([build, site], "missing", "yes")

@@ -1,33 +1,85 @@
 #!/usr/bin/env bash
-# Set up, then show what there is: feature pyramids of photographs, and a small Mask R-CNN and a small UPerNet
-# trained on a drawn sample dataset. Pictures and numbers go to outputs/demo. What is done is not done again.
+# Set up, then show what there is: feature pyramids of photographs, a small Mask R-CNN and a small UPerNet trained on a
+# drawn sample dataset, and what the trained network sees. All pictures and numbers end in outputs/demo/index.html.
+#
+#   bash tools/demo.sh                  under 15 minutes on two CPU cores, after the set-up
+#   bash tools/demo.sh --quick [DIR]    the same steps with next to no training, to see that all works
+#
+# What is done is not done again: an interrupted demo goes on where it was. Delete outputs/demo to begin anew.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+# With --quick, what the commands are given in addition.
+size=() detectron2=() mmseg=()
+out=outputs/demo
+case "${1:-}" in
+"") ;;
+--quick)
+    out=${2:-outputs/demo_quick}
+    case $out in /*) ;; *) out=$PWD/$out ;; esac
+    size=(--train 4 --val 4)
+    detectron2=(SOLVER.MAX_ITER 1 SOLVER.IMS_PER_BATCH 2)
+    mmseg=(train_cfg.max_iters=1 train_dataloader.batch_size=2)
+    ;;
+*) usage ;;
+esac
+
 bash "$repo/tools/setup.sh"
-tools=$repo/tools
-out=$repo/outputs/demo
+cd "$repo"
+mkdir -p "$out/steps"
+# Of libraries to their developers, and of no concern to who watches this.
+export PYTHONWARNINGS=ignore
+count=0
+
+# step NAME TITLE COMMAND...: run a command, once; the report reads from steps/NAME what it was and how long it took.
+step() {
+    local note=$out/steps/$1 title=$2 start=$SECONDS
+    count=$((count + 1))
+    echo
+    if [ -e "$note" ]; then
+        echo "[$count/10] $title: done before"
+        return
+    fi
+    echo "[$count/10] $title"
+    shift 2
+    echo "    python $*"
+    "$python" "$@"
+    printf '%s\n' "$((SECONDS - start))" "$@" >"$note.unfinished"
+    mv "$note.unfinished" "$note"
+}
+
+photos=$out/photos
 data=$out/sample_dataset
-photos=$data/images/validation
+shown=("$data"/images/validation/0000{1,2,3,4}.jpg)
 
-"$python" "$tools/demo_pyramids.py" --out "$out"
+step photos "Photographs" tools/make_sample_photos.py "$photos"
+step pyramids "Feature pyramids of FocalNet-T with random weights" tools/extract_features.py "$photos" \
+    --variant focalnet_tiny_lrf --plot --out "$out/pyramids"
+step dataset "Sample dataset" tools/make_sample_dataset.py "$data" "${size[@]}"
 
-[ -d "$data" ] || "$python" "$tools/make_sample_dataset.py" "$data"
-
-echo "Mask R-CNN by detectron2 on the sample dataset: a few minutes on two cores"
-config=$repo/configs/detectron2/mask_rcnn_focalnet_sample.yaml
-"$python" "$tools/train_net.py" --config-file "$config" --resume \
+config=configs/detectron2/mask_rcnn_focalnet_sample.yaml
+step mask_rcnn "Mask R-CNN by detectron2: training and evaluation, a few minutes" tools/train_net.py --resume \
+    --config-file "$config" \
     --train-json "$data/coco/instances_training.json" --train-images "$data/images/training" \
-    --val-json "$data/coco/instances_validation.json" --val-images "$photos" OUTPUT_DIR "$out/mask_rcnn"
-"$python" "$tools/predict.py" "$config" "$out/mask_rcnn/model_final.pth" "$photos"/0000[1-4].jpg \
-    --out "$out/mask_rcnn/predictions"
+    --val-json "$data/coco/instances_validation.json" --val-images "$data/images/validation" \
+    OUTPUT_DIR "$out/mask_rcnn" "${detectron2[@]}"
+step mask_rcnn_predictions "What the Mask R-CNN finds" tools/predict.py "$config" "$out/mask_rcnn/model_final.pth" \
+    "${shown[@]}" --out "$out/mask_rcnn/predictions"
 
-echo "UPerNet by mmsegmentation on the sample dataset: a few minutes on two cores"
-config=$repo/configs/mmseg/upernet_focalnet_sample.py
-"$python" "$tools/train.py" "$config" --resume --work-dir "$out/upernet" --cfg-options \
-    train_dataloader.dataset.data_root="$data" val_dataloader.dataset.data_root="$data" \
-    test_dataloader.dataset.data_root="$data"
-"$python" "$tools/predict.py" "$config" "$(cat "$out/upernet/last_checkpoint")" "$photos"/0000[1-4].jpg \
+config=configs/mmseg/upernet_focalnet_sample.py
+step upernet "UPerNet by mmsegmentation: training, a few minutes" tools/train.py "$config" --resume \
+    --work-dir "$out/upernet" --cfg-options train_dataloader.dataset.data_root="$data" \
+    val_dataloader.dataset.data_root="$data" "${mmseg[@]}"
+weights=$out/upernet/$(basename "$(cat "$out/upernet/last_checkpoint")")
+step upernet_test "UPerNet by mmsegmentation: evaluation" tools/test.py "$config" "$weights" \
+    --work-dir "$out/upernet/test" --cfg-options test_dataloader.dataset.data_root="$data"
+step upernet_predictions "What the UPerNet finds" tools/predict.py "$config" "$weights" "${shown[@]}" \
     --out "$out/upernet/predictions"
 
-echo "Done. Look into $out: pyramid_*.png, mask_rcnn/predictions, upernet/predictions"
+step seen "What the UPerNet's backbone sees" tools/visualize.py "$photos/chelsea.png" "$photos/coffee.png" \
+    "${shown[0]}" --variant focalnet_tiny_srf --weights "$weights" --out "$out/seen"
+step seen_over "The same over the photographs" tools/visualize.py "$photos/chelsea.png" "${shown[0]}" \
+    --what modulator --overlay --variant focalnet_tiny_srf --weights "$weights" --out "$out/seen/overlay"
+
+"$python" tools/demo_report.py "$out"

@@ -2,8 +2,11 @@
 """Write the feature pyramid of every image as a safetensors file, mirroring the folders that they lie in.
 
     python tools/extract_features.py photos/ --variant focalnet_tiny_lrf --weights pretrained --out features/
+    python tools/extract_features.py photos/ --variant focalnet_tiny_lrf --weights detector.pth --out features/
     torchrun --nproc-per-node 2 tools/extract_features.py photos/ --out features/
 
+Weights bring their own sizes, so that the backbone of a detector or a small model of your own is taken as it is;
+--variant then names a published model of the same family.
 The exit status is 0 if every image was read, 1 if some were not (each is named), 2 for wrong arguments.
 """
 
@@ -18,6 +21,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from focalnet_backbone.checkpoints.build import DEFAULT_VARIANT, open_backbone
 from focalnet_backbone.extraction import extract_to_files, plan_outputs
 from focalnet_backbone.features import FeatureExtractor
 from focalnet_backbone.variants import list_variants
@@ -29,7 +33,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders or globs")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the .safetensors files")
-    parser.add_argument("--variant", default="focalnet_tiny_srf", help=f"one of {', '.join(list_variants())}")
+    parser.add_argument(
+        "--variant",
+        metavar="NAME",
+        help=f"one of {', '.join(list_variants())} (that of the weights; without any, {DEFAULT_VARIANT})",
+    )
     parser.add_argument("--weights", help="'pretrained', a file, a folder or a hub id; random weights without it")
     parser.add_argument("--out-features", nargs="+", metavar="NAME", help="maps: stem, stage1, ... (all stages)")
     parser.add_argument("--max-size", type=int, metavar="PIXELS", help="shrink images whose longer side is above this")
@@ -45,7 +53,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    # As torchrun leaves the environment; other launchers may set one of the two alone.
+    distributed = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
     first = os.environ.get("RANK", "0") == "0"
     try:
         outputs = plan_outputs(args.inputs, args.out)
@@ -53,21 +62,16 @@ def main() -> int:
         if device is None and torch.cuda.is_available():
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.manual_seed(args.seed)
-        extractor = FeatureExtractor(
-            args.variant,
-            weights=args.weights,
-            out_features=args.out_features,
-            device=device,
-            dtype=DTYPES[args.dtype],
-            max_size=args.max_size,
-        )
+        model = open_backbone(args.variant, args.weights, args.out_features)
+        extractor = FeatureExtractor(model, device=device, dtype=DTYPES[args.dtype], max_size=args.max_size)
     except (FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
         if first:
             print(f"extract_features: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 2
     if first:
+        name = args.variant or ("FocalNet" if args.weights else DEFAULT_VARIANT)
         weights = f"weights {args.weights}" if args.weights else f"RANDOM weights (seed {args.seed})"
-        print(f"{args.variant}, {weights}, {len(outputs)} images, on {extractor.device} in {args.dtype}")
+        print(f"{name}, {weights}, {len(outputs)} images, on {extractor.device} in {args.dtype}")
     names = ("variant", "weights", "out_features", "max_size", "dtype", "seed")
     settings = {name: getattr(args, name) for name in names}
     if distributed:
@@ -94,7 +98,7 @@ def main() -> int:
         seconds = time.monotonic() - start
         print(f"{summary}, in {seconds:.1f} s, {summary.written / max(seconds, 1e-9):.1f} images/s, to {args.out}")
         for _, reason in summary.failed:
-            print(f"  failed: {reason}")
+            print(f"failed: {reason}", file=sys.stderr)
     if distributed:
         dist.barrier()
         dist.destroy_process_group()

@@ -2,8 +2,8 @@
 
 `missing` prints the pinned packages that are absent (or, in the repository's own environment, of another
 version), on one line. `constraints` prints what pip may install: the pins, with every installed package of a
-user's environment held at its version. `repair` forgets packages whose installation was cut off, so that pip
-installs them anew.
+user's environment (setuptools apart) held at its version. `repair` forgets packages whose installation was cut off,
+so that pip installs them anew.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ import sysconfig
 from importlib import metadata
 from pathlib import Path
 
+# Of what there is in an environment where nothing is installed yet, the only reader of markers.
+from pip._vendor.packaging.markers import Marker
+
+# Packages that may change in a user's environment: this one, and what `venv` brings along by itself in a version too
+# old for PyTorch, or too new for detectron2.
+NOT_HELD = ("focalnet-backbone", "setuptools")
 # A package of the user's that takes the place of a pinned one.
 SUBSTITUTES = {
     "sal-detectron2": ["detectron2"],
@@ -24,8 +30,14 @@ SUBSTITUTES = {
 
 
 def read_pins(path: Path) -> dict[str, str]:
-    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
-    return dict(line.split("==") for line in lines if line)
+    """Pinned version by package, for the Python that runs this."""
+    pins = {}
+    for line in path.read_text().splitlines():
+        requirement, _, marker = line.split("#")[0].partition(";")
+        if requirement.strip() and (not marker or Marker(marker).evaluate()):
+            name, version = requirement.strip().split("==")
+            pins[name] = version
+    return pins
 
 
 def is_whole(dist: metadata.Distribution) -> bool:
@@ -47,11 +59,10 @@ def forget_interrupted() -> None:
 
 
 def is_editable_here(repo: Path) -> bool:
-    try:
-        origin = json.loads(metadata.distribution("focalnet-backbone").read_text("direct_url.json") or "{}")
-    except metadata.PackageNotFoundError:
-        return False
-    return origin.get("url") == repo.as_uri()
+    # Where the repository is on PYTHONPATH, its build information is found too, and tells nothing.
+    found = metadata.distributions(name="focalnet-backbone")
+    origins = [json.loads(dist.read_text("direct_url.json") or "{}") for dist in found]
+    return any(origin.get("url") == repo.as_uri() for origin in origins)
 
 
 def same_version(found: str, pinned: str) -> bool:
@@ -76,7 +87,7 @@ def main() -> None:
         return
 
     if args.question == "constraints":
-        held = {} if args.own == "yes" else {k: v for k, v in installed.items() if k != "focalnet-backbone"}
+        held = {} if args.own == "yes" else {k: v for k, v in installed.items() if k not in NOT_HELD}
         for name, version in {**pins, **held}.items():
             print(f"{name}=={version}")
         return

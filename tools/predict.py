@@ -41,8 +41,8 @@ def main() -> None:
         else:
             from focalnet_backbone.detectron2.predict import predict
         written = predict(args.config, args.weights, args.images, args.out, device=args.device)
-    except (CheckpointError, OSError, SyntaxError, ValueError) as error:
-        sys.exit(f"predict.py: {error}")
+    except (CheckpointError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError) as error:
+        sys.exit(f"predict.py: {error.args[0] if isinstance(error, KeyError) else error}")
     print(f"wrote {', '.join(map(str, written))}")
 
 

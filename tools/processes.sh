@@ -1,11 +1,5 @@
 # Sourced by dist_train.sh and dist_test.sh, after environment.sh.
 
-# Print the comment that the calling script opens with.
-usage() {
-    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
-    exit 2
-}
-
 # run_processes COUNT SCRIPT [ARGUMENTS]: run a Python script in that many processes.
 run_processes() {
     local place=(--standalone)

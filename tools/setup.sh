@@ -6,10 +6,11 @@
 #   PYTHON=python3.12 bash tools/setup.sh     with that interpreter, when an environment is to be made
 #
 # Running it again takes seconds if all is there, and repairs an interrupted run. In an environment of yours,
-# nothing that is installed is changed: your torch, detectron2 and mmcv stay.
+# nothing that is installed is changed, setuptools apart: your torch, detectron2 and mmcv stay.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+[ $# = 0 ] || usage
 
 fail() {
     echo "setup: $*" >&2
@@ -20,7 +21,7 @@ fail() {
 find_python() {
     local candidate
     for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.13 python3.10 python}; do
-        if "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             echo "$candidate"
             return
         fi
@@ -37,6 +38,9 @@ explain_failure() {
         fail "the disk is full ($(df -h "$venv" | awk 'NR == 2 {print $4}') left at $venv); about 9 GB are needed."
     elif grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|Temporary failure in name|Network is unreachable|ProxyError|Connection (refused|reset)' "$log"; then
         fail "no network, or no package index answers; run it again when there is one. Details: $log"
+    elif grep -q 'The conflict is caused by' "$log"; then
+        fail "what $venv has conflicts with what is needed:" \
+            "$(sed -n '/The conflict is caused by/,/^ *$/s/^ \{1,\}\([^ ]\)/\1/p' "$log" | paste -sd ';'). Details: $log"
     fi
     fail "$1: $(grep -E '^ *E(RROR|rror)' "$log" | tail -n 1). Details: $log"
 }

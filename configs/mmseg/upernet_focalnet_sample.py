@@ -16,7 +16,7 @@ model = dict(
         embed_dim=32,
         depths=[1, 1, 2, 1],
         focal_windows=[5, 5, 3, 3],
-        drop_path_rate=0.1,
+        drop_path_rate=0.0,
     ),
     decode_head=dict(in_channels=[32, 64, 128, 256], channels=64, num_classes=8, norm_cfg=norm_cfg),
     auxiliary_head=dict(in_channels=128, channels=32, num_classes=8, norm_cfg=norm_cfg),
@@ -89,7 +89,7 @@ tta_pipeline = [
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
 
-iterations = 400
+iterations = 900
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=iterations)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
@@ -100,8 +100,8 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={"norm": dict(decay_mult=0.0)}),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=40),
-    dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=False, begin=40, end=iterations),
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=False, begin=100, end=iterations),
 ]
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),

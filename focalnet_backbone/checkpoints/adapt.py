@@ -94,6 +94,8 @@ def suspect_knob(name: str, found: torch.Size | None = None, expected: torch.Siz
             return "num_channels"
         if name.endswith("downsample.proj.weight") and found[2:] != expected[2:]:
             return "use_conv_embed"
+        if split_kernel_name(name) and found[:2] == expected[:2]:
+            return "focal_windows"
         if name.startswith("head."):
             return "num_labels" if found[1:] == expected[1:] else "embed_dim"
         if name.startswith("decoder."):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def convert_checkpoint(
     if to not in TARGETS:
         raise ValueError(f"to must be one of {TARGETS}, got {to!r}")
     given = None if variant is None else get_variant(variant).config()
-    path = _complete_path(Path(out).expanduser(), to)
+    path = _complete_path(Path(os.path.expanduser(out)), to)
     if path.exists() and not force:
         raise FileExistsError(f"{path} exists already; only --force (force=True) replaces it")
     opened = open_source(source)
@@ -122,6 +123,8 @@ def _write(path: Path, native: dict[str, Tensor], to: str, weights: Weights, sta
 
 def _complete_path(out: Path, to: str) -> Path:
     """The path with the ending that its contents will have; none for a transformers folder."""
+    if not out.name:
+        raise ValueError(f"out must name a file or folder, got '{out}'")
     endings = _ENDINGS[1:] if to in _FRAMEWORKS else _ENDINGS
     if out.suffix in endings:
         return out

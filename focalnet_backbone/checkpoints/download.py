@@ -6,11 +6,12 @@ import hashlib
 import logging
 import os
 import re
+import string
 import urllib.error
 import urllib.request
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
-from urllib.parse import parse_qs, urldefrag, urlparse
+from urllib.parse import parse_qs, quote, urldefrag, urlparse
 
 import torch
 from filelock import FileLock
@@ -45,7 +46,8 @@ def download(address: str) -> Path:
     if name in ("", ".", ".."):
         raise CheckpointError(f"{address} names no file")
     # A folder for each address, as many different weights are called `model.safetensors`.
-    path = _cache() / f"{parts.hostname}{folder}".replace("/", "--") / name
+    query = f"-{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}" if parts.query else ""
+    path = _cache() / f"{parts.hostname}{folder}{query}".replace("/", "--") / name
     sha256 = _published_hash(name, fragment)
     if path.is_file():
         if sha256 and not _hash(path).startswith(sha256):
@@ -139,6 +141,8 @@ def _fetch(url: str, path: Path, sha256: str) -> None:
             partial, total = _fetch_some(url, path)
         except urllib.error.HTTPError as error:
             raise CheckpointError(f"{url}: the server answers {error.code} {error.reason}") from error
+        except InvalidURL as error:
+            raise CheckpointError(f"{url} is not a valid address: {error}") from error
         except urllib.error.URLError as error:
             raise CheckpointError(f"{url} cannot be reached ({error.reason}). {_placing(url, path)}") from error
         except (OSError, HTTPException) as error:
@@ -187,6 +191,8 @@ def _fetch_some(url: str, path: Path) -> tuple[Path, int | None]:
 
 
 def _request(url: str, headers: dict[str, str]) -> HTTPResponse:
+    # What an address may not have, such as spaces, is escaped; escapes that it has stay.
+    url = quote(url, safe=string.punctuation)
     request = urllib.request.Request(url, headers={"User-Agent": "focalnet-backbone", **headers})
     return urllib.request.urlopen(request, timeout=_TIMEOUT)
 

@@ -173,9 +173,10 @@ def _read_torch(path: Path, head: bytes) -> Any:
             raise CheckpointError(f"{path} is a TorchScript program, not weights; save its state dict alone") from error
         if isinstance(error, pickle.UnpicklingError) and (zipped or head.startswith(_PICKLE_START)):
             raise CheckpointError(_explain_refusal(path, error)) from error
-        reason = str(error).splitlines()[-1] if str(error) else repr(error)
-        kind = "a cut-off or damaged PyTorch file" if zipped else "not a weight file, or a damaged one"
-        raise CheckpointError(f"{path} is {kind}: {reason}") from error
+        if zipped:
+            reason = str(error).splitlines()[-1] if str(error) else repr(error)
+            raise CheckpointError(f"{path} is a cut-off or damaged PyTorch file: {reason}") from error
+        raise CheckpointError(f"{path} is not a weight file, or a damaged one; it starts with {head[:16]!r}") from error
 
 
 def _explain_refusal(path: Path, error: pickle.UnpicklingError) -> str:

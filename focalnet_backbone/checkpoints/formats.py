@@ -67,6 +67,8 @@ _TIMM_CONVOLUTIONS = re.compile(r"\.(modulation\.(f|proj)|mlp\.fc[12])\.weight$"
 _NATIVE_MARK = re.compile(r"((?:.*\.)?)layers[._]\d+\.blocks\.\d+\.modulation\.f\.weight")
 _TRANSFORMERS_MARK = re.compile(r"((?:.*\.)?)encoder\.stages\.\d+\.layers\.\d+\.modulation\.projection_in\.weight")
 _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Wrappers around wrappers that are looked into.
+_DEEPEST = 8
 # Where one file holds several sets of weights, the first of these is taken.
 _WRAPPERS = ("model", "state_dict", "teacher", "model_ema", "state_dict_ema", "ema_state_dict")
 
@@ -255,13 +257,14 @@ def _match_mark(name: Any) -> re.Match | None:
     return _NATIVE_MARK.fullmatch(str(name)) or _TRANSFORMERS_MARK.fullmatch(str(name))
 
 
-def _unwrap(checkpoint: Any) -> Mapping[str, Any] | None:
+def _unwrap(checkpoint: Any, depth: int = 0) -> Mapping[str, Any] | None:
     """The mapping that holds FocalNet weights, wherever in the checkpoint it is; None if there is none."""
-    if not isinstance(checkpoint, Mapping):
+    # No deeper, as a damaged or malicious one may hold itself.
+    if not isinstance(checkpoint, Mapping) or depth > _DEEPEST:
         return None
     if any(_match_mark(name) for name in checkpoint):
         return checkpoint
-    wrapped = {key: inner for key, value in checkpoint.items() if (inner := _unwrap(value)) is not None}
+    wrapped = {key: inner for key, value in checkpoint.items() if (inner := _unwrap(value, depth + 1)) is not None}
     if not wrapped:
         return None
     chosen = next((key for key in _WRAPPERS if key in wrapped), next(iter(wrapped)))
@@ -294,7 +297,9 @@ def _describe(checkpoint: Any) -> str:
         return "it is empty"
     names = []
     inner: Any = checkpoint
-    while isinstance(inner, Mapping) and inner:
+    for _ in range(_DEEPEST):
+        if not isinstance(inner, Mapping) or not inner:
+            break
         names = list(map(str, inner))
         inner = next((inner[key] for key in _WRAPPERS if isinstance(inner.get(key), Mapping)), None)
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def open_source(source: str | Path | Mapping[str, Any]) -> Source:
     # Before the paths, as results are often kept in a folder of the variant's name (`./name` is that folder).
     if source in VARIANTS:
         return _open_variant(VARIANTS[source])
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_dir():
         return _open_folder(path)
     if path.exists():

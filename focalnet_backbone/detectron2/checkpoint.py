@@ -55,7 +55,7 @@ class FocalNetCheckpointer(Checkpointer):
         self.require_all = require_all
 
     def save(self, name: str, **extra: Any) -> None:
-        """Write the model, the checkpointables and `extra` to `NAME.pth` in `save_dir`."""
+        """Write the model, the checkpointables and `extra` to `NAME.pth` in `save_dir`. Raises `OSError`."""
         if not self.save_dir or not self.save_to_disk:
             return
         path = Path(self.save_dir, f"{name}.pth")
@@ -63,7 +63,10 @@ class FocalNetCheckpointer(Checkpointer):
         states = {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
         data = {"model": self.model.state_dict(), **states, **extra}
         with whole_file(path) as unfinished:
-            torch.save(data, unfinished)
+            try:
+                torch.save(data, unfinished)
+            except RuntimeError as error:  # What torch makes of a full disk.
+                raise OSError(f"cannot write {path}; is the disk full? {error}") from error
         if self.tag_last:
             self.tag_last_checkpoint(path.name)
 

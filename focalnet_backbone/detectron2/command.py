@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
+import signal
 import sys
 from pathlib import Path
 
@@ -83,6 +85,10 @@ def main(args: argparse.Namespace) -> None:
 
 def main_of_process(args: argparse.Namespace) -> None:
     """`main`, ending with one line, also in the log, and exit code 1 on an error of the user's."""
+    if multiprocessing.parent_process():
+        # torch sends this signal when the process that started this one dies. Background jobs of a shell ignore it, and
+        # would train on, alone, into the folder of the training that resumes this one.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     trainer_logger = logging.getLogger("detectron2.engine.train_loop")
     trainer_logger.addFilter(_is_no_traceback)
     try:

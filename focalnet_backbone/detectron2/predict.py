@@ -19,6 +19,7 @@ from tqdm import tqdm
 from focalnet_backbone.checkpoints.files import read_file
 from focalnet_backbone.detectron2.checkpoint import FocalNetCheckpointer
 from focalnet_backbone.detectron2.jobs import Job, load_job
+from focalnet_backbone.detectron2.train import build_model
 from focalnet_backbone.files import whole_file
 from focalnet_backbone.images import load_image
 
@@ -56,17 +57,17 @@ def predict(
 
     Raises:
         FileNotFoundError: the config, the weights or an image is not there.
-        ValueError: the config or an image is wrong, or two images have the same name.
+        ValueError: the config or an image is wrong, two images have the same name, or a picture would replace one.
         CheckpointError: the weights are not those of the whole model.
     """
-    paths = check_images(images)
+    paths = check_images(images, Path(out_dir))
     overrides = {"yaml": "MODEL.DEVICE {}", "yml": "MODEL.DEVICE {}"}.get(Path(config).suffix[1:], "train.device={}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     job = load_job(config, overrides.format(device).split())
     categories = _read_categories(Path(weights))
     if categories:
         job.set_classes(len(categories))
-    model = job.model().eval()
+    model = build_model(job).eval()
     FocalNetCheckpointer(model, require_all=True).load(str(weights))
     metadata = _describe_classes(categories, job)
 
@@ -87,7 +88,7 @@ def predict(
     return pictures
 
 
-def check_images(images: Sequence[str | Path]) -> list[Path]:
+def check_images(images: Sequence[str | Path], out_dir: Path) -> list[Path]:
     """The images as paths. Raises `FileNotFoundError` or `ValueError` if there is one that cannot be used."""
     paths = [Path(image) for image in images]
     stems: dict[str, Path] = {}
@@ -95,6 +96,8 @@ def check_images(images: Sequence[str | Path]) -> list[Path]:
         load_image(path)
         if path.stem in stems:
             raise ValueError(f"{stems[path.stem]} and {path} would both be written as {path.stem}.png")
+        if (out_dir / f"{path.stem}.png").resolve() == path.resolve():
+            raise ValueError(f"the picture of {path} would be written over it; name another folder than {out_dir}")
         stems[path.stem] = path
     return paths
 

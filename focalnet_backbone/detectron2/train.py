@@ -96,6 +96,20 @@ def refuse_older_training(output_dir: str | Path) -> None:
         raise FileExistsError(f"there is a training at {last}; resume it with --resume, or name another output folder")
 
 
+def build_model(job: Job) -> nn.Module:
+    """A job's model, initialised from its seed. Raises `ValueError` if the config does not describe one."""
+    if job.seed >= 0:
+        torch.manual_seed(job.seed)
+    else:
+        torch.seed()
+    try:
+        model = job.model()
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"the model cannot be built: {first_line(error)}") from error
+    logger.info("%s with %.2f M parameters", type(model).__name__, sum(p.numel() for p in model.parameters()) / 1e6)
+    return model
+
+
 def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
     """Train as a job says, and return what `evaluate` says at the end.
 
@@ -118,7 +132,7 @@ def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
         refuse_older_training(job.output_dir)
     for leftover in Path(job.output_dir).glob(".unfinished-*") if comm.is_main_process() else ():
         leftover.unlink()  # Of a run that was killed while it wrote.
-    model = _build_model(job)
+    model = build_model(job)
     checkpointer = FocalNetCheckpointer(model, job.output_dir)
     resuming = checkpointer.require_all = checkpointer.has_checkpoint()
     saved = checkpointer.resume_or_load(job.weights, resume=resume)
@@ -166,7 +180,7 @@ def evaluate_weights(job: Job, *, last: bool = False) -> dict[str, Any]:
         CheckpointError: they are not the weights of the whole model.
         ValueError: there are none, or they were trained on other classes.
     """
-    model = _build_model(job)
+    model = build_model(job)
     checkpointer = FocalNetCheckpointer(model, job.output_dir, require_all=True)
     path = checkpointer.get_checkpoint_file() if last else job.weights
     if not path:
@@ -177,19 +191,6 @@ def evaluate_weights(job: Job, *, last: bool = False) -> dict[str, Any]:
         if "run" in saved and saved["run"]["categories"] != categories_of(name):
             raise ValueError(f"{path} was trained on other classes than {name} has")
     return evaluate(job, model)
-
-
-def _build_model(job: Job) -> nn.Module:
-    if job.seed >= 0:
-        torch.manual_seed(job.seed)
-    else:
-        torch.seed()
-    try:
-        model = job.model()
-    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"the model cannot be built: {first_line(error)}") from error
-    logger.info("%s with %.2f M parameters", type(model).__name__, sum(p.numel() for p in model.parameters()) / 1e6)
-    return model
 
 
 def _build_trainer(job: Job, model: nn.Module, loader: Iterable) -> SimpleTrainer:

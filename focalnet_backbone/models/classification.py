@@ -65,8 +65,10 @@ def classification_loss(logits: Tensor, labels: Tensor, config: FocalNetConfig) 
     `config.problem_type` picks it. Left at None, one label means regression, integer labels mean one class of
     several, and float labels mean independent ones.
 
-    Raises `ValueError` if the labels' shape or type does not fit the problem.
+    Raises `TypeError` if the labels are no tensor, `ValueError` if their shape or type does not fit the problem.
     """
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a tensor, got {type(labels).__name__}")
     if config.num_labels == 0:
         raise ValueError("a loss needs a head, but num_labels is 0")
     problem = config.problem_type or infer_problem_type(labels, config.num_labels)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,15 @@ class FocalNetImageProcessor:
         if self.resample not in INTERPOLATIONS:
             raise ValueError(f"resample must be 0 (nearest), 2 (bilinear) or 3 (bicubic), got {self.resample!r}")
         self.resample = int(self.resample)
+        for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if not isinstance(self.rescale_factor, Real):
+            raise TypeError(f"rescale_factor must be a number, got {self.rescale_factor!r}")
+        for name in ("image_mean", "image_std"):
+            values = getattr(self, name)
+            if not isinstance(values, Iterable) or not all(isinstance(value, Real) for value in values):
+                raise TypeError(f"{name} must be a list of numbers, one a channel, got {values!r}")
         self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
         if len(self.image_mean) != len(self.image_std):
             raise ValueError(f"image_mean {self.image_mean} and image_std {self.image_std} differ in length")

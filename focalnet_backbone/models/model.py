@@ -132,6 +132,8 @@ class FocalNetModel(FocalNetTrunk):
         """Put the mask token at the masked positions of the stem's map `(N, H, W, C)`."""
         if self.mask_token is None:
             raise ValueError("bool_masked_pos needs a model built with use_mask_token=True")
+        if not isinstance(bool_masked_pos, Tensor):
+            raise TypeError(f"bool_masked_pos must be a tensor, got {type(bool_masked_pos).__name__}")
         n, h, w, _ = x.shape
         if tuple(bool_masked_pos.shape) != (n, h * w):
             raise ValueError(

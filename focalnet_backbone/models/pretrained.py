@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,11 @@ def find_file(source: str | Path, name: str) -> Path | None:
     Raises:
         FileNotFoundError: the source is no folder, and no hub id either.
         CheckpointError: the hub has no such file, or cannot be reached.
+        TypeError: the source is neither a string nor a path.
     """
-    folder = Path(source).expanduser()
+    if not isinstance(source, str | Path):
+        raise TypeError(f"expected a variant's name, a folder or a hub id, got {type(source).__name__}")
+    folder = Path(os.path.expanduser(source))
     if not folder.is_dir():
         if isinstance(source, Path) or folder.exists() or source.count("/") != 1:
             raise FileNotFoundError(f"{source} is no folder, variant or hub id.{closest(str(source), VARIANTS)}")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from focalnet_backbone.files import whole_file
 from focalnet_backbone.images import load_image
 from focalnet_backbone.openmmlab.data import leaf_datasets
-from focalnet_backbone.openmmlab.runners import load_config
+from focalnet_backbone.openmmlab.runners import load_config, require
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
 
 OPACITY = 0.6
@@ -55,7 +55,10 @@ def predict(
     paths = [Path(path) for path in images]
     _check_names(paths)
     cfg = load_config(config)
+    require(cfg, "model", "test_dataloader")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"there is no GPU for device {device}")
     model, meta = load_model(cfg, weights, device)
     pipeline = _build_pipeline(cfg)
     out_dir = Path(out_dir)

@@ -75,7 +75,7 @@ def build_training_runner(
         CheckpointError: the checkpoint cannot be read.
     """
     cfg = _prepare(config, work_dir, options, launcher)
-    _require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
+    require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
     check_datasets(cfg, ("train_dataloader", "val_dataloader"))
     if amp:
         if not torch.cuda.is_available():
@@ -130,7 +130,7 @@ def build_test_runner(
         CheckpointError: the checkpoint cannot be read, or does not fit the model.
     """
     cfg = _prepare(config, work_dir, options, launcher)
-    _require(cfg, "model", "test_dataloader", "test_cfg", "test_evaluator")
+    require(cfg, "model", "test_dataloader", "test_cfg", "test_evaluator")
     weights, _ = read_weights(checkpoint)
     cfg.load_from = checkpoint
     check_datasets(cfg, ("test_dataloader",))
@@ -169,7 +169,8 @@ def _prepare(config: str | Path, work_dir: str | None, options: dict[str, Any] |
     return cfg
 
 
-def _require(cfg: Config, *keys: str) -> None:
+def require(cfg: Config, *keys: str) -> None:
+    """Raise `ValueError` unless a config has these keys."""
     missing = [key for key in keys if not cfg.get(key)]
     if missing:
         raise ValueError(f"{cfg.filename} has no {', '.join(missing)}")
@@ -222,7 +223,7 @@ def _turn_on_painting(cfg: Config, show: bool, wait_time: float, show_dir: str |
     if show_dir and cfg.get("default_scope") == "mmdet":
         hook.test_out_dir = show_dir
     elif show_dir:
-        _require(cfg, "visualizer")
+        require(cfg, "visualizer")
         hook.interval = 1
         cfg.visualizer.save_dir = show_dir
 
@@ -238,6 +239,6 @@ def _turn_on_augmentation(cfg: Config) -> None:
         pack = [{"type": "PackDetInputs", "meta_keys": keys}]
         augment = {"type": "TestTimeAug", "transforms": [flips, pack]}
         cfg.tta_pipeline = [*copy.deepcopy(pipeline[:-1]), augment]
-    _require(cfg, "tta_model", "tta_pipeline")
+    require(cfg, "tta_model", "tta_pipeline")
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = {**cfg.tta_model, "module": cfg.model}

@@ -19,7 +19,7 @@ class FileServer:
     """Files by path, and how to serve them.
 
     Attributes:
-        files: content by path.
+        files: content by path, or by path and query where the query matters.
         cut_after: bytes of content after which a connection breaks; None for never.
         resumable: whether a part of a file can be asked for, and the version has a name.
         content_type: of all files.
@@ -67,7 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
         served = self.served
         wanted = self.headers.get("Range")
         served.requests.append((self.command, self.path, wanted))
-        path = self.path.partition("?")[0].replace(f"/resolve/{COMMIT}/", "/resolve/main/")
+        path = self.path.replace(f"/resolve/{COMMIT}/", "/resolve/main/")
+        if path not in served.files:
+            path = path.partition("?")[0]
         if path not in served.files:
             self.send_response(404)
             if "/resolve/" in path:

@@ -114,11 +114,18 @@ def test_what_cannot_fit_is_named_with_its_shapes_and_the_knob(theirs, ours, wor
         load_checkpoint(backbone(**ours), backbone(**theirs).state_dict())
 
 
+@pytest.mark.parametrize("shape", [(4, 1, 4, 4), (4, 1, 3, 5)])
+def test_a_kernel_that_has_no_centre_in_the_models_is_named(shape):
+    name = "layers.0.blocks.0.modulation.focal_layers.0.0.weight"
+    with pytest.raises(CheckpointError, match=r"focal_layers\.0\.0\.weight has shape .*focal_windows probably differs"):
+        load_checkpoint(backbone(), {**backbone().state_dict(), name: torch.zeros(shape)})
+
+
 @pytest.mark.parametrize(
     ("make", "knob"),
     [(FocalNetForImageClassification, "num_labels"), (FocalNetForMaskedImageModeling, "encoder_stride")],
 )
 def test_a_head_of_another_size_is_named_with_its_knob(make, knob):
     theirs, ours = (randomise(make(shrunk("focalnet_tiny_srf", **{knob: value}))) for value in (8, 16))
-    with pytest.raises(CheckpointError, match=rf"\(8|\(192.*{knob} probably differs"):
+    with pytest.raises(CheckpointError, match=rf"shape \((8|192), .*{knob} probably differs"):
         load_checkpoint(ours, theirs.state_dict())

@@ -219,6 +219,8 @@ def test_the_tool_works_from_any_folder_and_prints_the_report(tmp_path, native):
         (["native.pth", "taken.pth", "--to", "native"], "taken.pth exists already; only --force"),
         (["nothing.pth", "out", "--to", "native"], "no checkpoint at nothing.pth"),
         (["page.pth", "out", "--to", "native"], "page.pth is a web page"),
+        (["~nobody/native.pth", "out", "--to", "native"], "no checkpoint at ~nobody/native.pth"),
+        (["native.pth", "", "--to", "native"], "out must name a file or folder, got '.'"),
         (["native.pth", "out.safetensors", "--to", "mmengine"], "must end in one of .pth"),
     ],
 )

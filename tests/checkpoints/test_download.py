@@ -165,6 +165,17 @@ def test_files_of_one_name_at_different_addresses_are_kept_apart(server, cache):
     assert download(f"{server.address}/b/model.pth").read_bytes() == b"second"
 
 
+def test_a_query_tells_addresses_apart(server, cache):
+    server.files |= {"/get?id=1": b"first", "/get?id=2": b"second"}
+    assert download(f"{server.address}/get?id=1").read_bytes() == b"first"
+    assert download(f"{server.address}/get?id=2").read_bytes() == b"second"
+
+
+def test_an_address_may_have_spaces_and_any_letters(server, cache):
+    server.files["/my%20w%C3%AFghts%21.pth"] = CONTENT
+    assert download(f"{server.address}/my wïghts%21.pth") == cache / "my wïghts%21.pth"
+
+
 def test_a_cached_file_is_read_without_writing_to_the_cache(server, cache):
     path = download(f"{server.address}/weights.pth")
     for written in cache.glob("*.lock"):
@@ -176,6 +187,11 @@ def test_a_cached_file_is_read_without_writing_to_the_cache(server, cache):
 def test_an_address_without_encryption_is_refused(cache):
     with pytest.raises(CheckpointError, match="not an https:// address"):
         download("http://example.org/weights.pth")
+
+
+def test_what_is_no_address_is_not_tried_again_and_again(cache):
+    with pytest.raises(CheckpointError, match="is not a valid address: nonnumeric port: 'many'"):
+        download("https://example.org:many/weights.pth")
 
 
 @pytest.mark.parametrize("address", ["https://example.org", "https://example.org/", "https://example.org/a/.."])

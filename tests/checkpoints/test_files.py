@@ -189,7 +189,11 @@ def cut(content: bytes) -> bytes:
         (".bin", lambda content: b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer"),
         (".pth", lambda content: bytes(range(256)) * 8, "not a weight file, or a damaged one"),
         (".pth", lambda content: b"\x00" * 4096, "not a weight file, or a damaged one"),
-        (".pth", lambda content: b"{'model': 1}", "not a weight file, or a damaged one"),
+        (
+            ".pth",
+            lambda content: b'{"error": "Not found"}',
+            r"""not a weight file, or .*; it starts with b'{"error": "Not f'""",
+        ),
     ],
 )
 def test_a_damaged_file_is_an_error_that_says_what_it_is(tmp_path, suffix, damage, words):

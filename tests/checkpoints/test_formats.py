@@ -204,6 +204,13 @@ def test_what_is_no_focalnet_is_an_error_that_says_what_it_is(checkpoint, words)
         convert_state_dict(checkpoint)
 
 
+def test_a_checkpoint_that_holds_itself_is_no_focalnet():
+    checkpoint: dict = {"model": {"epoch": 3}}
+    checkpoint["model"]["model"] = checkpoint
+    with pytest.raises(CheckpointError, match=r"its names are .*with no focal modulation among them"):
+        convert_state_dict(checkpoint)
+
+
 def test_a_transformer_with_the_same_stem_is_not_taken_for_a_focalnet():
     with torch.device("meta"):
         swin = timm.create_model("swin_s3_tiny_224").state_dict()

@@ -173,6 +173,17 @@ def test_a_model_without_a_focalnet_is_refused():
         FocalNetCheckpointer(nn.Linear(2, 2))
 
 
+def test_a_full_disk_is_named_and_leaves_nothing(model, tmp_path, monkeypatch):
+    def run_out_of_space(data, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 320 vs 214")
+
+    monkeypatch.setattr(torch, "save", run_out_of_space)
+    with pytest.raises(OSError, match=r"cannot write .*last\.pth; is the disk full"):
+        FocalNetCheckpointer(model, str(tmp_path)).save("last")
+    assert not os.listdir(tmp_path)
+
+
 def test_an_interrupted_save_leaves_the_older_checkpoint(model, tmp_path, monkeypatch):
     checkpointer = FocalNetCheckpointer(model, str(tmp_path))
     checkpointer.save("last", iteration=1)

@@ -96,6 +96,14 @@ def test_wrong_images_are_named_before_anything_is_written(weights, images, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_an_image_is_not_overwritten_by_its_picture(weights, images, tmp_path):
+    Image.open(images[0]).save(tmp_path / "photo.png")
+    before = (tmp_path / "photo.png").read_bytes()
+    with pytest.raises(ValueError, match="would be written over it"):
+        predict(TINY, weights, [tmp_path / "photo.png"], tmp_path, device="cpu")
+    assert (tmp_path / "photo.png").read_bytes() == before
+
+
 def test_weights_of_a_backbone_are_refused(weights, images, tmp_path):
     saved = torch.load(weights, weights_only=True)["model"]
     backbone = {k.removeprefix("backbone.bottom_up."): v for k, v in saved.items() if "bottom_up" in k}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -29,6 +30,13 @@ def test_labels_that_do_not_fit_are_named(problem_type, labels, message, images)
     model = FocalNetForImageClassification(make_config(num_labels=3, problem_type=problem_type))
     with pytest.raises(ValueError, match=message):
         model(images, labels=labels)
+
+
+def test_labels_and_masks_are_tensors(images):
+    with pytest.raises(TypeError, match="labels must be a tensor, got list"):
+        FocalNetForImageClassification(make_config())(images, labels=[0, 1])
+    with pytest.raises(TypeError, match="bool_masked_pos must be a tensor, got ndarray"):
+        FocalNetForMaskedImageModeling(make_config())(images, np.zeros((2, 64)))
 
 
 def test_a_loss_without_a_head_is_refused(images):

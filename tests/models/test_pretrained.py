@@ -111,6 +111,7 @@ def test_a_stem_that_transformers_pads_otherwise_is_warned_of(tmp_path, caplog):
         ("focalnet_tiny_srv", FileNotFoundError, "Did you mean 'focalnet_tiny_srf'"),
         ("no/such/folder", FileNotFoundError, "no/such/folder is no folder, variant or hub id"),
         ("nobody/focalnet", CheckpointError, "nobody/focalnet"),
+        ({"head.weight": 0}, TypeError, "expected a variant's name, a folder or a hub id, got dict"),
     ],
 )
 def test_a_source_that_is_nothing_is_named(source, error, message, offline):

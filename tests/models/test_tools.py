@@ -135,9 +135,18 @@ def test_pretraining_can_be_interrupted_and_resumed(run_tool, config, monkeypatc
     assert {path.name for path in Path("out").iterdir()} == {"checkpoint.pth", "model", "pictures", "tensorboard"}
 
 
+@pytest.mark.parametrize("leaked", [["LOCAL_RANK", "WORLD_SIZE"], ["LOCAL_RANK", "RANK"]])
+def test_half_of_a_launchers_environment_does_not_make_pretraining_distributed(leaked, run_tool, config, monkeypatch):
+    for name in leaked:
+        monkeypatch.setenv(name, "0")
+    status, _, errors = run_tool("pretrain_mim.py", *PRETRAIN)
+    assert status == 0, errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--workers", "-1"], "num_workers"),
         (["--steps", "0"], "steps must be above 0, got 0"),
         (["--config", "none.json"], "no FocalNet config at none.json"),
         (["--image-size", "30"], "image_size 30 must be a multiple of mask_block 8"),

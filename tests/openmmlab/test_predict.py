@@ -88,7 +88,7 @@ def test_detection_writes_an_overlay(photo, tmp_path):
     assert Image.open(overlay).size == (47, 61)
 
 
-def test_mistakes_are_errors_that_name_the_file(trained, config, photo, tmp_path):
+def test_mistakes_are_errors_that_name_the_file(trained, config, photo, tmp_path, monkeypatch):
     def run(weights: Path = trained.checkpoint, images: tuple[Path, ...] = (photo,)) -> SimpleNamespace:
         return predict(config, weights, images, tmp_path / "out", device="cpu")
 
@@ -100,6 +100,9 @@ def test_mistakes_are_errors_that_name_the_file(trained, config, photo, tmp_path
         run(images=(photo, tmp_path / "other" / "photo.png"))
     with pytest.raises(ValueError, match=r"photo\.png"):
         run(images=(tmp_path / "other" / "photo.png",))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no GPU for device cuda:0"):
+        predict(config, trained.checkpoint, [photo], tmp_path / "out", device="cuda:0")
     with pytest.raises(CheckpointError, match=r"photo\.jpg is not a weight file"):
         run(weights=photo)
     backbone = {k: v for k, v in torch.load(trained.checkpoint)["state_dict"].items() if k.startswith("backbone.")}

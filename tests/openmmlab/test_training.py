@@ -216,7 +216,7 @@ def test_a_damaged_image_is_named(capfd, spoilt, workers):
     assert "images/training/00003.jpg" in line
 
 
-def test_wrong_configs_and_values_are_one_line(capfd, tiny_options, tmp_path):
+def test_wrong_configs_and_values_are_one_line(capfd, tiny_options, tmp_path, monkeypatch):
     def train(*options: str, config: object = SAMPLE_CONFIG) -> str:
         return fail(capfd, [str(config), "--cfg-options", *tiny_options, f"work_dir={tmp_path}", *options])
 
@@ -237,6 +237,7 @@ def test_wrong_configs_and_values_are_one_line(capfd, tiny_options, tmp_path):
     assert "nowhere.pth" in train(
         "model.backbone.init_cfg.type=Pretrained", "model.backbone.init_cfg.checkpoint=nowhere.pth"
     )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "--amp needs a GPU" in fail(capfd, [str(SAMPLE_CONFIG), "--amp", "--cfg-options", *tiny_options])
     with pytest.raises(SystemExit):
         launch.command_train([str(SAMPLE_CONFIG), "--cfg-options", "lr"])

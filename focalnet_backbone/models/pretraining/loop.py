@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from focalnet_backbone.config import FocalNetConfig
 from focalnet_backbone.files import whole_file
 from focalnet_backbone.images import find_images
+from focalnet_backbone.interruption import leave_interrupts_to_parent, stop_signals
 from focalnet_backbone.models.image_processor import FocalNetImageProcessor
 from focalnet_backbone.models.masked_modeling import FocalNetForMaskedImageModeling
 from focalnet_backbone.models.pretraining.data import MaskedImages, StepSampler, derive_seed, pixel_statistics
@@ -85,14 +85,15 @@ def pretrain(
     if not paths:
         raise FileNotFoundError(f"no images in {images}")
     out = Path(out)
-    with _process_group(device) as (device, rank, processes), _stop_signal() as stop, contextlib.ExitStack() as stack:
+    with _process_group(device) as (device, rank, processes), stop_signals() as stop, contextlib.ExitStack() as stack:
         state = TrainingState(config, recipe, len(paths), device)
         _restore(state, out / CHECKPOINT_FILE, resume)
         dataset = MaskedImages(paths, config, recipe)
         pictured = default_collate([dataset[i, derive_seed(recipe.seed, 4, i)] for i in range(len(paths))[:PICTURED]])
         network = DistributedDataParallel(state.model) if processes > 1 else state.model
+        loader = _load(dataset, StepSampler(len(paths), recipe, state.step, rank, processes), workers, device)
         journal = stack.enter_context(_Journal(out, state.step, recipe.steps)) if rank == 0 else None
-        for batch in _load(dataset, StepSampler(len(paths), recipe, state.step, rank, processes), workers, device):
+        for batch in loader:
             loss, stopping = _over_processes(state.train_step(network, batch, rank), bool(stop))
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss of step {state.step} is {loss}; a lower lr may help")
@@ -124,7 +125,7 @@ def _load(dataset: MaskedImages, sampler: StepSampler, workers: int, device: tor
         batch_sampler=sampler,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=leave_interrupts_to_parent,
     )
 
 
@@ -168,11 +169,6 @@ class _Journal:
             picture.save(unfinished)
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """A Ctrl-C reaches the workers too, but when to stop is the training process's to say."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _over_processes(loss: Tensor, stopping: bool) -> tuple[float, bool]:
     """The mean loss, and whether any process was told to stop: all must leave the loop at the same step."""
     values = torch.stack([loss.float(), loss.new_tensor(stopping, dtype=torch.float32)])
@@ -187,33 +183,15 @@ def _over_processes(loss: Tensor, stopping: bool) -> tuple[float, bool]:
 def _process_group(device: str | None) -> Iterator[tuple[torch.device, int, int]]:
     """Join the processes that torchrun started, if it did: device, rank and number of processes."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if "LOCAL_RANK" not in os.environ:
+    # As torchrun leaves the environment; other launchers may set one of the two alone.
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield device, 0, 1
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device, dist.get_rank(), dist.get_world_size()
     finally:
         dist.destroy_process_group()
-
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[list[int]]:
-    """A list that the first SIGINT or SIGTERM is put into; a second one acts as usual."""
-    received = []
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def receive(number: int, frame: object) -> None:
-        received.append(number)
-        signal.signal(number, usual[number])
-
-    for number in usual:
-        signal.signal(number, receive)
-    try:
-        yield received
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)

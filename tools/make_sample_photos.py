@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Write a few photographs to try things on: those that scikit-image brings along.
+
+    python tools/make_sample_photos.py photos
+
+The exit status is 0 if they were written, 1 if they could not be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from focalnet_backbone.files import whole_file
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write into, made if need be")
+    args = parser.parse_args()
+    try:
+        import skimage.data
+
+        for name in PHOTOGRAPHS:
+            with whole_file(args.folder / f"{name}.png") as unfinished:
+                Image.fromarray(getattr(skimage.data, name)()).save(unfinished)
+    except ModuleNotFoundError as error:
+        sys.exit(f"make_sample_photos.py: needs scikit-image ({error})")
+    except OSError as error:
+        sys.exit(f"make_sample_photos.py: {error}")
+    print(f"wrote {len(PHOTOGRAPHS)} photographs to {args.folder}")
+
+
+if __name__ == "__main__":
+    main()
