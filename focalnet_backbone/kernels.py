@@ -25,19 +25,28 @@ _OWN_WEIGHT_GRADIENT_UP_TO = 3
 _GRADIENT_TILE = 2048
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
-    """Map rows `(..., C)` to `(..., D)` by `weight` `(D, C)`; written to `out` if it is given."""
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, base: Tensor | None = None, out: Tensor | None = None
+) -> Tensor:
+    """Map rows `(..., C)` to `(..., D)` by `weight` `(D, C)`; added to `base`, and written to `out`, if given."""
     if _prefers_convolution(x):
         rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
         y = F.conv2d(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
+        if base is not None:
+            return torch.add(base, y, out=out)
         return y if out is None else out.copy_(y)
+    rows = x.reshape(-1, x.shape[-1])
+    if base is not None:
+        # A bias is copied to all rows in any case. This way, the base comes with it.
+        out = torch.add(base, 0.0 if bias is None else bias, out=out)
+        out.view(-1, len(weight)).addmm_(rows, weight.t())
+        return out
     if out is None:
         return F.linear(x, weight, bias)
-    rows, target = x.reshape(-1, x.shape[-1]), out.view(-1, len(weight))
     if bias is None:
-        torch.mm(rows, weight.t(), out=target)
+        torch.mm(rows, weight.t(), out=out.view(-1, len(weight)))
     else:
-        torch.addmm(bias, rows, weight.t(), out=target)
+        torch.addmm(bias, rows, weight.t(), out=out.view(-1, len(weight)))
     return out
 
 
