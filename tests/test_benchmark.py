@@ -138,9 +138,13 @@ def test_earlier_measurements_are_read_and_completed(run_tool, tmp_path):
     assert after["scaling"] == before["scaling"]
     assert after["cases"][0]["forward"] == before["cases"][0]["forward"]
     assert [sorted(set(case) & {"forward", "memory"}) for case in after["cases"]] == [["forward", "memory"], ["memory"]]
-    status, output, errors = run_tool("benchmark.py", "--read", second, "--plot", picture)
+    status, output, errors = run_tool("benchmark.py", "--read", second, "--plot", picture, "--table")
     assert status == 0, errors
     assert "focalnet_tiny_lrf, 2 x 32x32" in output
+    rows = [line for line in output.splitlines() if line.startswith("|")]
+    assert rows[0] == "| case | forward | floor | kept for backward |"
+    assert rows[2].startswith("| tiny_lrf, 1 x 32x32 | ")
+    assert rows[3].count("x,") == 2
     assert picture.read_text().count("<svg") == 1
 
 

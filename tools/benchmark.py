@@ -27,6 +27,7 @@ from focalnet_backbone.benchmark import (
     describe_environment,
     format_case,
     format_scaling,
+    format_table,
     measure_case,
     measure_scaling,
     plot,
@@ -80,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=parse_count, default=10, help="at most (default: 10)")
     parser.add_argument("--seconds", type=float, default=20.0, help="no new round after these (default: 20)")
     parser.add_argument("--read", type=Path, metavar="FILE", help="complete the measurements of an earlier --json")
+    parser.add_argument("--table", action="store_true", help="print the measurements as a table in Markdown too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them")
     return parser
@@ -154,6 +156,8 @@ def main() -> int:
         print(format_scaling(report["scaling"]))
     if not cases:
         print("\n".join(map(format_case, report["cases"])))
+    if args.table:
+        print(format_table(report["cases"]))
     if args.json:
         with whole_file(args.json) as unfinished:
             unfinished.write_text(json.dumps(report, indent=1), encoding="utf-8")
