@@ -88,17 +88,23 @@ def run_block(block: FocalNetBlock, x: Tensor) -> Tensor:
         gathered /= modulation.focal_level + 1
     gathered = gathered.view(n, height * width, dim)
 
-    # The result takes the place of the query, tile by tile, unless autocast wants it in another type.
-    out = query
+    # The result takes the place of the query, tile by tile, unless autocast wants it in another type. Buffers that all
+    # tiles share spare the system from finding memory for each.
+    out, buffers = query, None
     for tile in tiles(x, hidden):
-        modulated = linear(gathered[tile], h_weight, h_bias).mul_(query[tile])
+        if buffers is None:
+            # No tile is larger than the first.
+            buffers = [x.new_empty(*x[tile].shape[:2], channels, dtype=dtype) for channels in (dim, hidden)]
+        samples, positions = x[tile].shape[:2]
+        modulated, activated = (buffer[:samples, :positions] for buffer in buffers)
+        linear(gathered[tile], h_weight, h_bias, out=modulated).mul_(query[tile])
         if modulation.ln is not None:
             modulated = _norm(modulation.ln, modulated).to(dtype)
         total = _add_branch(x[tile], modulated, proj_weight, proj_bias, None if pre else block.norm1, block.gamma_1)
         if out.dtype != total.dtype:
             out = query.to(total.dtype)
         normed = (_norm(block.norm2, total) if pre else total).to(dtype)
-        activated = gelu_(linear(normed, fc1_weight, fc1_bias), mlp.act.approximate)
+        gelu_(linear(normed, fc1_weight, fc1_bias, out=activated), mlp.act.approximate)
         norm = None if pre else block.norm2
         _add_branch(total, activated, fc2_weight, fc2_bias, norm, block.gamma_2, out=out[tile])
     return out.view(n, height, width, dim)
