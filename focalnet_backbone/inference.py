@@ -74,10 +74,11 @@ def run_block(block: FocalNetBlock, x: Tensor) -> Tensor:
     hidden = len(fc1_weight)
     pre = not block.use_post_layernorm
 
-    context = x.new_empty(x.shape, dtype=dtype)
+    query, context = x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=dtype)
     gates = x.new_empty(*x.shape[:2], modulation.focal_level + 1, dtype=dtype)
     for tile in tiles(x, hidden):
         normed = (_norm(block.norm1, x[tile]) if pre else x[tile]).to(dtype)
+        linear(normed, query_weight, query_bias, out=query[tile])
         linear(normed, context_weight, context_bias, out=context[tile])
         gates[tile] = F.linear(normed, gates_weight, gates_bias)
 
@@ -87,21 +88,44 @@ def run_block(block: FocalNetBlock, x: Tensor) -> Tensor:
         gathered /= modulation.focal_level + 1
     gathered = gathered.view(n, height * width, dim)
 
-    out = None
+    # The result takes the place of the query, tile by tile, unless autocast wants it in another type. Buffers that all
+    # tiles share spare the system from finding memory for each.
+    out, buffers = query, None
     for tile in tiles(x, hidden):
-        normed = (_norm(block.norm1, x[tile]) if pre else x[tile]).to(dtype)
-        modulated = linear(normed, query_weight, query_bias).mul_(linear(gathered[tile], h_weight, h_bias))
+        if buffers is None:
+            # No tile is larger than the first.
+            buffers = [x.new_empty(*x[tile].shape[:2], channels, dtype=dtype) for channels in (dim, hidden)]
+        samples, positions = x[tile].shape[:2]
+        modulated, activated = (buffer[:samples, :positions] for buffer in buffers)
+        linear(gathered[tile], h_weight, h_bias, out=modulated).mul_(query[tile])
         if modulation.ln is not None:
             modulated = _norm(modulation.ln, modulated).to(dtype)
-        branch = linear(modulated, proj_weight, proj_bias)
-        total = torch.add(x[tile], _scale(branch if pre else _norm(block.norm1, branch), block.gamma_1))
+        total = _add_branch(x[tile], modulated, proj_weight, proj_bias, None if pre else block.norm1, block.gamma_1)
+        if out.dtype != total.dtype:
+            out = query.to(total.dtype)
         normed = (_norm(block.norm2, total) if pre else total).to(dtype)
-        branch = linear(gelu_(linear(normed, fc1_weight, fc1_bias), mlp.act.approximate), fc2_weight, fc2_bias)
-        branch = _scale(branch if pre else _norm(block.norm2, branch), block.gamma_2)
-        if out is None:
-            out = x.new_empty(x.shape, dtype=torch.promote_types(total.dtype, branch.dtype))
-        torch.add(total, branch, out=out[tile])
+        gelu_(linear(normed, fc1_weight, fc1_bias, out=activated), mlp.act.approximate)
+        norm = None if pre else block.norm2
+        _add_branch(total, activated, fc2_weight, fc2_bias, norm, block.gamma_2, out=out[tile])
     return out.view(n, height, width, dim)
+
+
+def _add_branch(
+    base: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    norm: nn.LayerNorm | None,
+    gamma: Tensor | None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`base` plus a linear layer of `x`, through a norm and scaled if those are given."""
+    if norm is None and gamma is None and base.dtype == x.dtype:
+        return linear(x, weight, bias, base=base, out=out)
+    branch = linear(x, weight, bias)
+    if norm is not None:
+        branch = _norm(norm, branch)
+    return torch.add(base, branch if gamma is None else gamma * branch, out=out)
 
 
 def _gather(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> Tensor:
@@ -116,10 +140,6 @@ def _gather(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> Tensor:
 
 def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-
-
-def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:
-    return x if gamma is None else gamma * x
 
 
 def gelu_(x: Tensor, approximate: str = "none") -> Tensor:

@@ -16,43 +16,59 @@ from torch import Tensor
 # oneDNN's forward kernel for depth-wise convolutions spills its registers from this size on, and the one for gradients
 # of the input, which computes the same with a mirrored kernel, does not: 2.3 ms and 1.3 ms for 13x13 on 32x32x384.
 _MIRRORED_FROM = 11
+# In bfloat16, oneDNN's gradients of depth-wise convolutions, and from the size above their results too, take twice as
+# long as in float32, conversions included.
+_FLOAT32_GRADIENTS_FROM = 5
 # Up to this size oneDNN has a kernel of its own for the weights' gradient.
 _OWN_WEIGHT_GRADIENT_UP_TO = 3
 # Positions whose contributions to the weights' gradient are summed in one call, at most.
 _GRADIENT_TILE = 2048
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
-    """Map rows `(..., C)` to `(..., D)` by `weight` `(D, C)`; written to `out` if it is given."""
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, base: Tensor | None = None, out: Tensor | None = None
+) -> Tensor:
+    """Map rows `(..., C)` to `(..., D)` by `weight` `(D, C)`; added to `base`, and written to `out`, if given."""
     if _prefers_convolution(x):
         rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
         y = F.conv2d(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
+        if base is not None:
+            return torch.add(base, y, out=out)
         return y if out is None else out.copy_(y)
+    rows = x.reshape(-1, x.shape[-1])
+    if base is not None:
+        # A bias is copied to all rows in any case. This way, the base comes with it.
+        out = torch.add(base, 0.0 if bias is None else bias, out=out)
+        out.view(-1, len(weight)).addmm_(rows, weight.t())
+        return out
     if out is None:
         return F.linear(x, weight, bias)
-    rows, target = x.reshape(-1, x.shape[-1]), out.view(-1, len(weight))
     if bias is None:
-        torch.mm(rows, weight.t(), out=target)
+        torch.mm(rows, weight.t(), out=out.view(-1, len(weight)))
     else:
-        torch.addmm(bias, rows, weight.t(), out=target)
+        torch.addmm(bias, rows, weight.t(), out=out.view(-1, len(weight)))
     return out
 
 
 def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
     """Convolve each channel of `(N, H, W, C)` with its odd kernel of `(C, 1, k, k)`, padded to the same size."""
     size = kernel.shape[-1]
-    x = x.permute(0, 3, 1, 2)
+    maps = x.permute(0, 3, 1, 2)
     settings = {"padding": size // 2, "groups": len(kernel)}
     if size >= _MIRRORED_FROM and _uses_onednn(x):
-        y = F.conv_transpose2d(x, kernel.flip(2, 3), **settings)
+        with torch.autocast("cpu", enabled=False):
+            y = F.conv_transpose2d(maps.float(), kernel.float().flip(2, 3), **settings).to(x.dtype)
     else:
-        y = F.conv2d(x, kernel, **settings)
+        y = F.conv2d(maps, kernel, **settings)
     return y.permute(0, 2, 3, 1)
 
 
 def depthwise_input_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
     """The gradient `(N, H, W, C)` of `depthwise` with respect to its input, for the gradient of its result."""
-    return _convolution_backward(gradient, x, kernel, (True, False))[0].permute(0, 2, 3, 1)
+    dtype = x.dtype
+    if kernel.shape[-1] >= _FLOAT32_GRADIENTS_FROM and _uses_onednn(x):
+        gradient, x, kernel = gradient.float(), x.float(), kernel.float()
+    return _convolution_backward(gradient, x, kernel, (True, False))[0].permute(0, 2, 3, 1).to(dtype)
 
 
 def depthwise_weight_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
@@ -64,6 +80,7 @@ def depthwise_weight_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Te
     size = kernel.shape[-1]
     if size <= _OWN_WEIGHT_GRADIENT_UP_TO or not _uses_onednn(x) or not x.numel():
         return _convolution_backward(gradient, x, kernel, (False, True))[1]
+    dtype, gradient, x = kernel.dtype, gradient.float(), x.float()
     reach = size // 2
     _, height, width, channels = x.shape
     padded = F.pad(x, (0, 0, reach, reach, reach, reach)).permute(0, 3, 1, 2)
@@ -78,7 +95,7 @@ def depthwise_weight_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Te
                 bottom, right = top + tile.shape[2] + 2 * reach, left + tile.shape[3] + 2 * reach
                 window = padded[n : n + 1, :, top:bottom, left:right]
                 total += F.conv2d(window, tile.transpose(0, 1), groups=channels)
-    return total.transpose(0, 1).to(kernel.dtype)
+    return total.transpose(0, 1).to(dtype)
 
 
 def _convolution_backward(gradient: Tensor, x: Tensor, kernel: Tensor, wanted: tuple[bool, bool]) -> tuple:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -31,8 +32,9 @@ def test_the_implementations_do_the_same_work():
 def test_training_and_memory_are_measured_with_and_without_the_saving():
     config = FocalNetConfig(embed_dim=16, depths=[2, 2], focal_levels=[3, 3], focal_windows=[3, 3])
     case = Case("small", config, (128, 128), rounds=1)
-    result = measure_case(case, ["training", "memory", "autocast"])
-    assert list(result["training"]) == ["ours", "timm", "transformers", "ours, plain autograd"]
+    result = measure_case(case, ["training", "saving", "memory", "autocast"])
+    assert list(result["training"]) == ["ours", "timm", "transformers"]
+    assert list(result["saving"]) == ["ours", "ours, plain autograd"]
     memory = result["memory"]
     assert list(memory) == ["ours", "timm", "transformers", "ours, use_checkpoint"]
     assert memory["timm"]["ratio"] > 1 / 0.55
@@ -97,31 +99,24 @@ def test_a_straight_line_has_exponent_one():
     assert cases._fit([100, 400, 1600], [1.0, 16.0, 256.0])["exponent"] == pytest.approx(2)
 
 
+@pytest.fixture
+def same_threads_afterwards() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("same_threads_afterwards")
 def test_the_tool_prints_writes_and_draws(run_tool, tmp_path):
     files = ["--json", tmp_path / "speed.json", "--plot", tmp_path / "speed.png"]
-    arguments = [
-        "--size",
-        "32",
-        "32x64",
-        "--batch-size",
-        1,
-        2,
-        "--measure",
-        "forward",
-        "memory",
-        "--rounds",
-        1,
-        "--scaling",
-        32,
-        64,
-        "--threads",
-        1,
-    ]
+    arguments = ["--size", "32", "32x64", "--batch-size", 1, 2, "--measure", "forward", "memory"]
+    arguments += ["--rounds", 1, "--scaling", 32, 64, "--threads", 1]
     status, output, errors = run_tool("benchmark.py", "focalnet_tiny_lrf", *SETTINGS, *arguments, *files)
     assert status == 0, errors
     assert "focalnet_tiny_lrf, 2 x 32x64, float32" in output
     assert "kept for the backward pass" in output
     report = json.loads((tmp_path / "speed.json").read_text())
+    assert [set(case) & {"forward", "memory", "training"} for case in report["cases"]] == [{"forward", "memory"}] * 4
     assert [(case["size"], case["batch_size"]) for case in report["cases"]] == [
         ([32, 32], 1),
         ([32, 32], 2),
@@ -131,6 +126,26 @@ def test_the_tool_prints_writes_and_draws(run_tool, tmp_path):
     assert report["scaling"]["sides"] == [32, 64]
     assert report["environment"]["threads"] == 1
     assert (tmp_path / "speed.png").stat().st_size > 10_000
+
+
+def test_earlier_measurements_are_read_and_completed(run_tool, tmp_path):
+    first, second, picture = (tmp_path / name for name in ("first.json", "second.json", "speed.svg"))
+    common = ["focalnet_tiny_lrf", *SETTINGS, "--rounds", 1, "--size", 32]
+    assert run_tool("benchmark.py", *common, "--measure", "forward", "--scaling", 32, 64, "--json", first)[0] == 0
+    more = ["--batch-size", 1, 2, "--measure", "memory", "--read", first, "--json", second]
+    assert run_tool("benchmark.py", *common, *more)[0] == 0
+    before, after = (json.loads(path.read_text()) for path in (first, second))
+    assert after["scaling"] == before["scaling"]
+    assert after["cases"][0]["forward"] == before["cases"][0]["forward"]
+    assert [sorted(set(case) & {"forward", "memory"}) for case in after["cases"]] == [["forward", "memory"], ["memory"]]
+    status, output, errors = run_tool("benchmark.py", "--read", second, "--plot", picture, "--table")
+    assert status == 0, errors
+    assert "focalnet_tiny_lrf, 2 x 32x32" in output
+    rows = [line for line in output.splitlines() if line.startswith("|")]
+    assert rows[0] == "| case | forward | floor | kept for backward |"
+    assert rows[2].startswith("| tiny_lrf, 1 x 32x32 | ")
+    assert rows[3].count("x,") == 2
+    assert picture.read_text().count("<svg") == 1
 
 
 def test_compiled_models_are_timed(run_tool, tmp_path):
@@ -165,6 +180,9 @@ def test_compiled_models_are_timed(run_tool, tmp_path):
         (["focalnet_tiny_lrf", "--size", "0"], "a size is at least 1 pixel"),
         (["focalnet_tiny_lrf", "--rounds", "0"], "expected a whole number of at least 1"),
         (["focalnet_tiny_lrf", "--device", "tpu"], "tpu"),
+        ([], "a variant or --read is needed"),
+        (["--read", "nowhere.json"], "nowhere.json"),
+        (["--read", __file__], "is no report of this tool"),
         (["focalnet_tiny_lrf", "--json", "nowhere/speed.json"], "no folder nowhere"),
     ],
 )

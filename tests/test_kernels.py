@@ -42,7 +42,12 @@ def test_linear_is_the_same_by_either_kernel(monkeypatch, convolution, bias):
     torch.manual_seed(0)
     x, weight = torch.randn(2, 7, 6), torch.randn(5, 6)
     expected = x @ weight.T + (0 if bias is None else bias)
-    out = torch.empty(2, 7, 5)
+    out, base = torch.empty(2, 7, 5), torch.randn(2, 7, 5)
     torch.testing.assert_close(kernels.linear(x, weight, bias), expected)
     assert kernels.linear(x, weight, bias, out=out) is out
     torch.testing.assert_close(out, expected)
+    before = base.clone()
+    torch.testing.assert_close(kernels.linear(x, weight, bias, base=base), base + expected)
+    assert torch.equal(base, before)
+    assert kernels.linear(x, weight, bias, base=base, out=out) is out
+    torch.testing.assert_close(out, base + expected)

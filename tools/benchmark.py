@@ -27,6 +27,7 @@ from focalnet_backbone.benchmark import (
     describe_environment,
     format_case,
     format_scaling,
+    format_table,
     measure_case,
     measure_scaling,
     plot,
@@ -68,7 +69,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("variants", nargs="+", metavar="VARIANT")
+    parser.add_argument("variants", nargs="*", metavar="VARIANT")
     parser.add_argument("--size", type=parse_size, nargs="+", default=[(512, 512)], metavar="PIXELS")
     parser.add_argument("--batch-size", type=parse_count, nargs="+", default=[1], metavar="N")
     parser.add_argument("--measure", nargs="*", choices=MEASURES, default=["forward", "training", "memory"])
@@ -79,56 +80,90 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=parse_count, help="CPU threads; all cores by default")
     parser.add_argument("--rounds", type=parse_count, default=10, help="at most (default: 10)")
     parser.add_argument("--seconds", type=float, default=20.0, help="no new round after these (default: 20)")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="complete the measurements of an earlier --json")
+    parser.add_argument("--table", action="store_true", help="print the measurements as a table in Markdown too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them")
     return parser
 
 
+def make_cases(args: argparse.Namespace) -> list[Case]:
+    """Every variant at every size and batch size."""
+    device = torch.device(args.device)
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu or cuda, got {args.device}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda, but PyTorch sees no GPU")
+    settings = {"device": device, "dtype": getattr(torch, args.dtype), "rounds": args.rounds, "seconds": args.seconds}
+    configs = {name: FocalNetConfig.from_variant(name, **dict(args.set)) for name in args.variants}
+    return [
+        Case(variant, config, size, batch_size, **settings)
+        for variant, config in configs.items()
+        for size in args.size
+        for batch_size in args.batch_size
+    ]
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no report of this tool: {error}") from None
+    if not isinstance(report, dict) or not {"environment", "cases", "scaling"} <= set(report):
+        raise ValueError(f"{path} is no report of this tool")
+    return report
+
+
+def add_case(report: dict[str, Any], result: dict[str, Any]) -> None:
+    """Add a case's measurements, to those of the same case if there are some."""
+    key = ("variant", "size", "batch_size", "dtype")
+    for case in report["cases"]:
+        if all(case[name] == result[name] for name in key):
+            case.update(result)
+            return
+    report["cases"].append(result)
+
+
 def main() -> int:
     args = make_parser().parse_args()
     try:
-        device = torch.device(args.device)
-        if device.type not in ("cpu", "cuda"):
-            raise ValueError(f"--device must be cpu or cuda, got {args.device}")
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device cuda, but PyTorch sees no GPU")
-        configs = {name: FocalNetConfig.from_variant(name, **dict(args.set)) for name in args.variants}
-        settings = {
-            "device": device,
-            "dtype": getattr(torch, args.dtype),
-            "rounds": args.rounds,
-            "seconds": args.seconds,
-        }
-        cases = [
-            Case(variant, config, size, batch_size, **settings)
-            for variant, config in configs.items()
-            for size in args.size
-            for batch_size in args.batch_size
-        ]
+        if not args.variants and not args.read:
+            raise ValueError("a variant or --read is needed")
+        cases = make_cases(args)
+        report: dict[str, Any] = {"cases": [], "scaling": None}
+        if args.read:
+            report = read_report(args.read)
         for path in filter(None, (args.json, args.plot)):
             if not path.parent.is_dir():
                 raise FileNotFoundError(f"no folder {path.parent}")
-    except (FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        print(f"benchmark: {error.args[0]}", file=sys.stderr)
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        print(f"benchmark: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 2
     if args.threads:
         torch.set_num_threads(args.threads)
     for name in missing_peers():
         print(f"{name} is not installed, and left out")
-    report: dict[str, Any] = {"environment": describe_environment(device), "cases": [], "scaling": None}
+    if cases:
+        report["environment"] = describe_environment(cases[0].device)
     print(report["environment"], flush=True)
     for case in cases if args.measure else []:
-        report["cases"].append(measure_case(case, args.measure))
-        print(format_case(report["cases"][-1]), flush=True)
-    if args.scaling:
+        result = measure_case(case, args.measure)
+        print(format_case(result), flush=True)
+        add_case(report, result)
+    if cases and args.scaling:
         report["scaling"] = measure_scaling(cases[0], args.scaling)
         print(format_scaling(report["scaling"]))
+    if not cases:
+        print("\n".join(map(format_case, report["cases"])))
+    if args.table:
+        print(format_table(report["cases"]))
     if args.json:
         with whole_file(args.json) as unfinished:
             unfinished.write_text(json.dumps(report, indent=1), encoding="utf-8")
     if args.plot:
         with whole_file(args.plot) as unfinished:
-            plot(report["cases"], report["scaling"]).savefig(unfinished, format=args.plot.suffix[1:] or "png", dpi=150)
+            plot(report["cases"], report["scaling"]).savefig(unfinished, dpi=150)
     return 0
 
 

@@ -13,7 +13,7 @@ from focalnet_backbone.benchmark.contenders import Contender
 from focalnet_backbone.benchmark.timing import time_once
 from focalnet_backbone.kernels import depthwise
 
-_TRIALS = 3
+_TRIALS = 2
 
 
 def make_floor(contender: Contender, x: Tensor) -> Callable[[], None]:

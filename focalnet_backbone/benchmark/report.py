@@ -22,13 +22,13 @@ _COLOURS = {
     "timm": "#e08e2b",
     "transformers": "#b8405e",
     "floor": "#9aa0a6",
-    "ours, plain autograd": "#8fb8d8",
     "ours, use_checkpoint": "#123f5f",
 }
 _TITLES = {
     "forward": "forward, no gradients",
     "compiled": "forward, compiled",
     "training": "training step",
+    "saving": "training step, with and without the saving",
     "autocast": "forward, bfloat16 autocast",
 }
 
@@ -77,6 +77,44 @@ def format_case(result: dict[str, Any]) -> str:
             ratio = "" if name == OURS else f"{entry['ratio']:8.2f}x ours"
             lines.append(f"    {name:<22}{entry['saved'] / 1e6:10,.0f} MB{peak:>14}{ratio}")
     return "\n".join(lines)
+
+
+def format_table(cases: list[dict[str, Any]]) -> str:
+    """The cases as a table in Markdown: what ours takes, and how many times as much the others take."""
+    columns = {
+        "case": _title,
+        "forward": lambda case: _times(case, "forward", "timm", "transformers"),
+        "floor": lambda case: _ratio(case, "forward", "floor"),
+        "compiled": lambda case: _times(case, "compiled", "timm", "timm, eager"),
+        "bfloat16": lambda case: _times(case, "autocast", "ours, float32"),
+        "training step": lambda case: _times(case, "training", "timm", "transformers"),
+        "plain autograd": lambda case: _ratio(case, "saving", "ours, plain autograd"),
+        "kept for backward": lambda case: _times(case, "memory", "timm", "transformers", "ours, use_checkpoint"),
+    }
+    rows = [[column(case) for column in columns.values()] for case in cases]
+    used = [i for i, _ in enumerate(columns) if any(row[i] for row in rows)]
+    lines = [list(columns), ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line[i] for i in used) + " |" for line in lines)
+
+
+def _times(case: dict[str, Any], measure: str, *others: str) -> str:
+    """Ours, and in brackets the ratios of the others."""
+    if measure not in case:
+        return ""
+    ours = case[measure][OURS]
+    amount = f"{ours['saved'] / 1e6:,.0f} MB" if measure == "memory" else f"{ours['seconds'] * 1e3:,.0f} ms"
+    ratios = [_ratio(case, measure, name) for name in others]
+    return f"{amount} ({', '.join(filter(None, ratios))})"
+
+
+def _ratio(case: dict[str, Any], measure: str, name: str) -> str:
+    entry = case.get(measure, {}).get(name)
+    return f"{entry['ratio']:.2f}x" if entry else ""
+
+
+def _title(case: dict[str, Any]) -> str:
+    height, width = case["size"]
+    return f"{case['variant'].removeprefix('focalnet_')}, {case['batch_size']} x {height}x{width}"
 
 
 def format_scaling(result: dict[str, Any]) -> str:
@@ -135,11 +173,6 @@ def _draw_bars(axis: Any, panel: str, cases: list[dict[str, Any]]) -> None:
     axis.tick_params(axis="x", labelsize=7)
     axis.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def _label(case: dict[str, Any]) -> str:
-    height, width = case["size"]
-    return f"{case['variant'].removeprefix('focalnet_')}\n{case['batch_size']} x {height}x{width}"
 
 
 def _draw_scaling(axis: Any, scaling: dict[str, Any]) -> None:
