@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from focalnet_backbone.config import FocalNetConfig
-from focalnet_backbone.dispatch import may_bypass_submodules
+from focalnet_backbone.dispatch import may_bypass_submodules, needs_gradients
 from focalnet_backbone.inference import run_block
 from focalnet_backbone.modulation import FocalModulation
 from focalnet_backbone.recompute import run_branch
@@ -161,7 +161,7 @@ class FocalNetBlock(nn.Module):
         """Map `(N, H, W, C)` to `(N, H, W, C)`."""
         if not may_bypass_submodules(self, x):
             branch = self._plain_branch
-        elif torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters())):
+        elif needs_gradients(self, x):
             branch = self._saving_branch
         elif not self.drop_path.is_active:
             return run_block(self, x)

@@ -17,11 +17,13 @@ _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 def may_bypass_submodules(block: FocalNetBlock, x: Tensor) -> bool:
     """Whether nobody can tell that the block's submodules are not called, and all their settings are the usual ones.
 
-    Not so while a compiler, a tracer or a transform of `torch.func` looks on, if a submodule has hooks (or all modules
-    have), was replaced by one of another type or has another `forward`, or if weights are of a subclass of tensors.
+    Not so while an exporter, a tracer or a transform of `torch.func` looks on, if a submodule has hooks (or all modules
+    have), was replaced by one of another type or has another `forward`, or if weights are of a subclass of tensors. A
+    compiler does well by the plain formulation on a GPU, and for gradients.
     """
     return (
         not _is_watched()
+        and (not torch.compiler.is_compiling() or _is_better_than_compiled(block, x))
         and type(x) is Tensor
         and x.device.type in ("cpu", "cuda")
         and x.dtype in _DTYPES
@@ -33,12 +35,21 @@ def may_bypass_submodules(block: FocalNetBlock, x: Tensor) -> bool:
 
 def _is_watched() -> bool:
     return (
-        torch.compiler.is_compiling()
+        torch.compiler.is_exporting()
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
         or nn.modules.module._has_any_global_hook()
     )
+
+
+def needs_gradients(block: FocalNetBlock, x: Tensor) -> bool:
+    """Whether the block's result will have to lead back to its input or its parameters."""
+    return torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in block.parameters()))
+
+
+def _is_better_than_compiled(block: FocalNetBlock, x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not needs_gradients(block, x)
 
 
 def _are_ordinary(block: FocalNetBlock, x: Tensor) -> bool:

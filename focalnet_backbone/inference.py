@@ -2,20 +2,21 @@
 
 All but the depth-wise convolutions and the global average acts on each position alone. So everything before them is
 done for one tile of positions after the other, and everything after them too, each tile staying in the processor's
-cache from the norm to the residual sum. What exists of full size is the input, the context, the gathered context and
-the output; the MLP's hidden layer never does.
+cache from the gating to the residual sum. What exists of full size is the input, the query, whose place the output
+takes, and the context of each level; the gathered context and the MLP's hidden layer never do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from focalnet_backbone.kernels import depthwise, linear
+from focalnet_backbone.kernels import depthwise_gelu, linear
 
 if TYPE_CHECKING:
     from focalnet_backbone.blocks import FocalNetBlock
@@ -53,40 +54,63 @@ def compute_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
 
 def run_block(block: FocalNetBlock, x: Tensor) -> Tensor:
     """What the block makes of `(N, H, W, C)`, for stock submodules in eval mode; keeps nothing for a backward pass."""
-    modulation, mlp = block.modulation, block.mlp
+    parameters = dict(block.named_parameters(remove_duplicate=False))
+    norms = (block.norm1, block.norm2, block.modulation.ln)
+    compute = _compute_as_operator if torch.compiler.is_compiling() else _compute
+    return compute(
+        x,
+        list(parameters.values()),
+        " ".join(parameters),
+        [norm.eps for norm in norms if norm is not None],
+        block.modulation.normalize_modulator,
+        block.use_post_layernorm,
+        block.mlp.act.approximate,
+    )
+
+
+def _compute(
+    x: Tensor,
+    values: Sequence[Tensor],
+    names: str,
+    epsilons: Sequence[float],
+    normalize_modulator: bool,
+    use_post_layernorm: bool,
+    approximate: str,
+) -> Tensor:
+    """A block's result from its parameters, whose names are joined by blanks, and its settings."""
+    p = dict(zip(names.split(), values, strict=True))
+    dtype = compute_dtype(x, p["modulation.f.weight"])
+    norm_names = ("norm1", "norm2", "modulation.ln")
+    # Under autocast, norms and scales keep their type.
+    p = {k: v if k.startswith(("gamma", *norm_names)) else v.to(dtype) for k, v in p.items()}
+    norms = [
+        partial(F.layer_norm, normalized_shape=x.shape[-1:], weight=p[f"{name}.weight"], bias=p[f"{name}.bias"], eps=eps)
+        for name, eps in zip(norm_names, epsilons, strict=False)
+    ]
+    norm1, norm2 = norms[:2]
+    kernels = [value for name, value in p.items() if name.startswith("modulation.focal_layers.")]
+    h_weight, h_bias = p["modulation.h.weight"].flatten(1), p["modulation.h.bias"]
+    hidden = len(p["mlp.fc1.weight"])
     n, height, width, dim = x.shape
-    dtype = compute_dtype(x, modulation.f.weight)
-
-    def cast(parameter: Tensor | None) -> Tensor | None:
-        return None if parameter is None else parameter.to(dtype)
-
-    f_weight, f_bias = cast(modulation.f.weight), cast(modulation.f.bias)
-    split = [dim, dim, modulation.focal_level + 1]
-    query_weight, context_weight, gates_weight = f_weight.split(split)
-    query_bias, context_bias, gates_bias = [None] * 3 if f_bias is None else f_bias.split(split)
-    h_weight, h_bias = cast(modulation.h.weight).flatten(1), cast(modulation.h.bias)
-    proj_weight, proj_bias = cast(modulation.proj.weight), cast(modulation.proj.bias)
-    fc1_weight, fc1_bias = cast(mlp.fc1.weight), cast(mlp.fc1.bias)
-    fc2_weight, fc2_bias = cast(mlp.fc2.weight), cast(mlp.fc2.bias)
-    kernels = [cast(layer[0].weight) for layer in modulation.focal_layers]
-
     x = x.reshape(n, height * width, dim)
-    hidden = len(fc1_weight)
-    pre = not block.use_post_layernorm
 
     query, context = x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=dtype)
-    gates = x.new_empty(*x.shape[:2], modulation.focal_level + 1, dtype=dtype)
+    gates = x.new_empty(*x.shape[:2], len(kernels) + 1, dtype=dtype)
+    split = [dim, dim, len(kernels) + 1]
+    query_weight, context_weight, gates_weight = p["modulation.f.weight"].split(split)
+    query_bias, context_bias, gates_bias = p["modulation.f.bias"].split(split) if "modulation.f.bias" in p else [None] * 3
     for tile in tiles(x, hidden):
-        normed = (_norm(block.norm1, x[tile]) if pre else x[tile]).to(dtype)
+        normed = (x[tile] if use_post_layernorm else norm1(x[tile])).to(dtype)
         linear(normed, query_weight, query_bias, out=query[tile])
         linear(normed, context_weight, context_bias, out=context[tile])
-        gates[tile] = F.linear(normed, gates_weight, gates_bias)
+        linear(normed, gates_weight, gates_bias, out=gates[tile])
 
-    gathered = _gather(context.view(n, height, width, dim), gates.view(n, height, width, -1), kernels)
-    del context
-    if modulation.normalize_modulator:
-        gathered /= modulation.focal_level + 1
-    gathered = gathered.view(n, height * width, dim)
+    contexts = []
+    context = context.view(n, height, width, dim)
+    for kernel in kernels:
+        context = depthwise_gelu(context, kernel)
+        contexts.append(context.reshape(x.shape))
+    overall = F.gelu(context.mean((1, 2))).unsqueeze(1)
 
     # The result takes the place of the query, tile by tile, unless autocast wants it in another type. Buffers that all
     # tiles share spare the system from finding memory for each.
@@ -94,20 +118,38 @@ def run_block(block: FocalNetBlock, x: Tensor) -> Tensor:
     for tile in tiles(x, hidden):
         if buffers is None:
             # No tile is larger than the first.
-            buffers = [x.new_empty(*x[tile].shape[:2], channels, dtype=dtype) for channels in (dim, hidden)]
+            buffers = [x.new_empty(*x[tile].shape[:2], channels, dtype=dtype) for channels in (dim, dim, hidden)]
         samples, positions = x[tile].shape[:2]
-        modulated, activated = (buffer[:samples, :positions] for buffer in buffers)
-        linear(gathered[tile], h_weight, h_bias, out=modulated).mul_(query[tile])
-        if modulation.ln is not None:
-            modulated = _norm(modulation.ln, modulated).to(dtype)
-        total = _add_branch(x[tile], modulated, proj_weight, proj_bias, None if pre else block.norm1, block.gamma_1)
+        gathered, modulated, activated = (buffer[:samples, :positions] for buffer in buffers)
+        gate = gates[tile].split(1, -1)
+        torch.mul(contexts[0][tile], gate[0], out=gathered)
+        for level in range(1, len(kernels)):
+            gathered.addcmul_(contexts[level][tile], gate[level])
+        gathered.addcmul_(overall[tile[0]], gate[-1])
+        if normalize_modulator:
+            gathered /= len(kernels) + 1
+        linear(gathered, h_weight, h_bias, out=modulated).mul_(query[tile])
+        if len(norms) > 2:
+            modulated = norms[2](modulated).to(dtype)
+        norm, gamma = norm1 if use_post_layernorm else None, p.get("gamma_1")
+        total = _add_branch(x[tile], modulated, p["modulation.proj.weight"], p["modulation.proj.bias"], norm, gamma)
         if out.dtype != total.dtype:
             out = query.to(total.dtype)
-        normed = (_norm(block.norm2, total) if pre else total).to(dtype)
-        gelu_(linear(normed, fc1_weight, fc1_bias, out=activated), mlp.act.approximate)
-        norm = None if pre else block.norm2
-        _add_branch(total, activated, fc2_weight, fc2_bias, norm, block.gamma_2, out=out[tile])
+        normed = (total if use_post_layernorm else norm2(total)).to(dtype)
+        linear(normed, p["mlp.fc1.weight"], p["mlp.fc1.bias"], out=activated)
+        torch.ops.aten.gelu_(activated, approximate=approximate)
+        norm, gamma = norm2 if use_post_layernorm else None, p.get("gamma_2")
+        _add_branch(total, activated, p["mlp.fc2.weight"], p["mlp.fc2.bias"], norm, gamma, out=out[tile])
     return out.view(n, height, width, dim)
+
+
+# What a compiler sees of a block: one operator, as the loops above are faster than what it would make of them.
+_compute_as_operator = torch.library.custom_op("focalnet_backbone::block", _compute, mutates_args=())
+
+
+@_compute_as_operator.register_fake
+def _(x: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(x)
 
 
 def _add_branch(
@@ -115,7 +157,7 @@ def _add_branch(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
-    norm: nn.LayerNorm | None,
+    norm: Callable[[Tensor], Tensor] | None,
     gamma: Tensor | None,
     out: Tensor | None = None,
 ) -> Tensor:
@@ -124,24 +166,5 @@ def _add_branch(
         return linear(x, weight, bias, base=base, out=out)
     branch = linear(x, weight, bias)
     if norm is not None:
-        branch = _norm(norm, branch)
+        branch = norm(branch)
     return torch.add(base, branch if gamma is None else gamma * branch, out=out)
-
-
-def _gather(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> Tensor:
-    """Equations 4 and 5 on maps `(N, H, W, C)` with gates `(N, H, W, L + 1)`."""
-    gathered = None
-    for level, kernel in enumerate(kernels):
-        context = gelu_(depthwise(context, kernel))
-        gate = gates[..., level : level + 1]
-        gathered = context * gate if gathered is None else gathered.addcmul_(context, gate)
-    return gathered.addcmul_(F.gelu(context.mean((1, 2), keepdim=True)), gates[..., -1:])
-
-
-def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-
-
-def gelu_(x: Tensor, approximate: str = "none") -> Tensor:
-    """GELU in place."""
-    return torch.ops.aten.gelu_(x, approximate=approximate)

@@ -6,6 +6,7 @@ Maps are `(N, H, W, C)` here, rows of channels `(..., C)`. Which kernel is faste
 
 from __future__ import annotations
 
+import platform
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from torch import Tensor
 # oneDNN's forward kernel for depth-wise convolutions spills its registers from this size on, and the one for gradients
 # of the input, which computes the same with a mirrored kernel, does not: 2.3 ms and 1.3 ms for 13x13 on 32x32x384.
 _MIRRORED_FROM = 11
+# The size at which the mirrored kernel is faster even than one that applies GELU to what it has just computed. oneDNN
+# takes other kernels then, which spill at this size alone: 6.7 and 3.5 ms for 128x128x96, and 3.5 and 4.1 ms for 13x13.
+_MIRRORED_WITH_GELU = 11
 # In bfloat16, oneDNN's gradients of depth-wise convolutions, and from the size above their results too, take twice as
 # long as in float32, conversions included.
 _FLOAT32_GRADIENTS_FROM = 5
@@ -61,6 +65,16 @@ def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
     else:
         y = F.conv2d(maps, kernel, **settings)
     return y.permute(0, 2, 3, 1)
+
+
+def depthwise_gelu(x: Tensor, kernel: Tensor) -> Tensor:
+    """GELU of `depthwise`."""
+    size = kernel.shape[-1]
+    if size == _MIRRORED_WITH_GELU or not _has_fused_activations(x):
+        return torch.ops.aten.gelu_(depthwise(x, kernel))
+    padding, ones, maps = [size // 2] * 2, [1, 1], x.permute(0, 3, 1, 2)
+    convolve = torch.ops.mkldnn._convolution_pointwise
+    return convolve(maps, kernel, None, padding, ones, ones, len(kernel), "gelu", [], "none").permute(0, 2, 3, 1)
 
 
 def depthwise_input_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
@@ -109,6 +123,13 @@ def _convolution_backward(gradient: Tensor, x: Tensor, kernel: Tensor, wanted: t
 def _uses_onednn(x: Tensor) -> bool:
     mkldnn = torch.backends.mkldnn
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and mkldnn.is_available()
+
+
+def _has_fused_activations(x: Tensor) -> bool:
+    """Whether oneDNN applies activations to what it has just computed. Measured on x86 only."""
+    if not _uses_onednn(x) or platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    return x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _prefers_convolution(x: Tensor) -> bool:

@@ -31,6 +31,7 @@ def test_depthwise_and_its_gradients_are_those_of_the_convolution(shape, size, d
     expected = F.conv2d(exact[0].permute(0, 3, 1, 2), exact[1], padding=size // 2, groups=channels).permute(0, 2, 3, 1)
     to_x, to_kernel = torch.autograd.grad(expected, exact, gradient.double())
     assert relative_error(kernels.depthwise(x, kernel), expected) < tolerance
+    assert relative_error(kernels.depthwise_gelu(x, kernel), F.gelu(expected)) < tolerance
     assert relative_error(kernels.depthwise_input_gradient(gradient, x, kernel), to_x) < tolerance
     assert relative_error(kernels.depthwise_weight_gradient(gradient, x, kernel), to_kernel) < tolerance
 

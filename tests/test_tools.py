@@ -213,12 +213,12 @@ def inspect(site: list[Path], question: str, own: str, *, repo: Path = TOOLS.par
 
 def test_pins_of_a_users_environment_are_what_it_has(tmp_path):
     """A user's packages are held at their versions; those that ours would take the place of count as there."""
-    for name, version in [("torch", "2.6.0+cu124"), ("mmcv", "2.1.0"), ("detectron2", "0.6"), ("setuptools", "65.5.0")]:
+    for name, version in [("torch", "2.7.0+cu126"), ("mmcv", "2.1.0"), ("detectron2", "0.6"), ("setuptools", "65.5.0")]:
         add_package(tmp_path, name, version)
     # A killed pip leaves what it was removing with a `~`: timm is gone.
     add_package(tmp_path, "timm", "1.0.31").rename(tmp_path / "~imm-1.0.31.dist-info")
     answers = {question: inspect([tmp_path], question, "no") for question in ("missing", "constraints")}
-    assert "torch==2.6.0+cu124" in answers["constraints"]
+    assert "torch==2.7.0+cu126" in answers["constraints"]
     assert "timm==1.0.31" in answers["constraints"]
     # venv's own, which PyTorch refuses.
     assert "setuptools==65.5.0" not in answers["constraints"]
