@@ -84,7 +84,9 @@ def _compute(
     # Under autocast, norms and scales keep their type.
     p = {k: v if k.startswith(("gamma", *norm_names)) else v.to(dtype) for k, v in p.items()}
     norms = [
-        partial(F.layer_norm, normalized_shape=x.shape[-1:], weight=p[f"{name}.weight"], bias=p[f"{name}.bias"], eps=eps)
+        partial(
+            F.layer_norm, normalized_shape=x.shape[-1:], weight=p[f"{name}.weight"], bias=p[f"{name}.bias"], eps=eps
+        )
         for name, eps in zip(norm_names, epsilons, strict=False)
     ]
     norm1, norm2 = norms[:2]
@@ -98,7 +100,9 @@ def _compute(
     gates = x.new_empty(*x.shape[:2], len(kernels) + 1, dtype=dtype)
     split = [dim, dim, len(kernels) + 1]
     query_weight, context_weight, gates_weight = p["modulation.f.weight"].split(split)
-    query_bias, context_bias, gates_bias = p["modulation.f.bias"].split(split) if "modulation.f.bias" in p else [None] * 3
+    query_bias, context_bias, gates_bias = (
+        p["modulation.f.bias"].split(split) if "modulation.f.bias" in p else [None] * 3
+    )
     for tile in tiles(x, hidden):
         normed = (x[tile] if use_post_layernorm else norm1(x[tile])).to(dtype)
         linear(normed, query_weight, query_bias, out=query[tile])

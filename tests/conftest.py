@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +67,18 @@ def run_tool(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
         return (status, output, errors) if isinstance(status, int) else (1, output, f"{errors}{status}\n")
 
     return run
+
+
+@pytest.fixture
+def refused(capsys) -> Callable[[str, str], AbstractContextManager[None]]:
+    """Demands of what is done within that a tool ends with status 2, its last line being its name and a message."""
+
+    @contextmanager
+    def check(tool: str, message: str) -> Iterator[None]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            yield
+        assert stopped.value.code == 2
+        assert re.match(rf"{tool}: .*{message}", capsys.readouterr().err.splitlines()[-1])
+
+    return check

@@ -80,7 +80,7 @@ def test_a_page_of_an_unfinished_demo_is_refused_in_one_line(demo, tmp_path, run
     (unfinished / "index.html").unlink()
     shutil.rmtree(unfinished / "upernet" / "test")
     status, _, errors = run_tool("demo_report.py", unfinished)
-    assert status == 1
+    assert status == 2
     assert errors == f"demo_report.py: no results in {unfinished / 'upernet' / 'test'}\n"
     assert not (unfinished / "index.html").exists()
 

@@ -151,4 +151,4 @@ def test_the_tool_writes_from_any_folder_and_says_a_users_error_in_one_line(run_
     assert (tmp_path / "sample" / "images" / "validation" / "00001.jpg").is_file()
     (tmp_path / "there").mkdir()
     message = "make_sample_dataset.py: there exists already; delete it or name another folder\n"
-    assert run_tool("make_sample_dataset.py", "there") == (1, "", message)
+    assert run_tool("make_sample_dataset.py", "there") == (2, "", message)

@@ -104,7 +104,7 @@ def test_sample_photos_are_written(tmp_path, run_tool):
     ]
     (tmp_path / "file").touch()
     status, _, errors = run_tool("make_sample_photos.py", tmp_path / "file" / "photos")
-    assert status == 1
+    assert status == 2
     assert errors.startswith("make_sample_photos.py: ")
     assert len(errors.strip().splitlines()) == 1
 

@@ -325,7 +325,7 @@ def test_the_tool_reports_a_bad_file_and_draws_the_rest(photos, tmp_path, run_to
     arguments = (photos, "--out", tmp_path / "out", "--what", "gates", "--stage", 1, "--max-size", 32)
     status, output, errors = run_tool(TOOL, *arguments)
     assert status == 1
-    assert "visualize: cannot read" in errors
+    assert "visualize.py: cannot read" in errors
     assert "page.jpg" in errors
     assert "2 images drawn, 1 failed" in output
 

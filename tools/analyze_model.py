@@ -22,6 +22,7 @@ import torch
 
 from focalnet_backbone.analysis import analyze
 from focalnet_backbone.config import FocalNetConfig
+from focalnet_backbone.errors import fail
 from focalnet_backbone.models import FocalNetForImageClassification
 from focalnet_backbone.variants import VARIANTS, list_variants
 
@@ -77,8 +78,7 @@ def main() -> int:
         for model in args.models:
             print(f"{model}\n{analyze(build_empty(read_config(model, overrides)), size)}\n")
     except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
-        print(f"analyze_model: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return 2
+        return fail("analyze_model.py", error)
     return 0
 
 

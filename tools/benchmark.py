@@ -35,6 +35,7 @@ from focalnet_backbone.benchmark import (
 from focalnet_backbone.benchmark.cases import MEASURES
 from focalnet_backbone.benchmark.contenders import missing_peers
 from focalnet_backbone.config import FocalNetConfig
+from focalnet_backbone.errors import fail
 from focalnet_backbone.files import whole_file
 
 
@@ -138,8 +139,7 @@ def main() -> int:
             if not path.parent.is_dir():
                 raise FileNotFoundError(f"no folder {path.parent}")
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        print(f"benchmark: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return 2
+        return fail("benchmark.py", error)
     if args.threads:
         torch.set_num_threads(args.threads)
     for name in missing_peers():

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from focalnet_backbone.errors import fail
 from focalnet_backbone.images import load_image
 from focalnet_backbone.models.classify import load_classifier, top_classes
 from focalnet_backbone.variants import list_variants
@@ -41,14 +42,13 @@ def main() -> int:
         model, processor = load_classifier(args.variant, args.weights)
         model.to(args.device)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
-        print(f"classify: {error}", file=sys.stderr)
-        return 2
+        return fail("classify.py", error)
     status = 0
     for path in args.images:
         try:
             classes = top_classes(model, processor, load_image(path), args.topk)
         except (OSError, ValueError) as error:
-            print(f"classify: {error}", file=sys.stderr)
+            fail("classify.py", error)
             status = 1
             continue
         print(path)

@@ -14,10 +14,11 @@ import sys
 
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.convert import TARGETS, convert_checkpoint
+from focalnet_backbone.errors import fail
 from focalnet_backbone.variants import list_variants
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "source",
@@ -44,9 +45,10 @@ def main() -> None:
     try:
         report = convert_checkpoint(args.source, args.out, args.to, variant=args.variant, force=args.force)
     except (CheckpointError, OSError, ValueError) as error:
-        sys.exit(f"convert_checkpoint.py: {error}")
+        return fail("convert_checkpoint.py", error)
     print(report)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -23,6 +23,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from focalnet_backbone.errors import fail
 from focalnet_backbone.files import whole_file
 
 PAGE = string.Template("""<!doctype html>
@@ -210,7 +211,7 @@ def make_page(demo: Demo) -> str:
     )
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what tools/demo.sh wrote")
     args = parser.parse_args()
@@ -219,9 +220,10 @@ def main() -> None:
         with whole_file(args.folder / "index.html") as unfinished:
             unfinished.write_text(page, encoding="utf-8")
     except OSError as error:
-        sys.exit(f"demo_report.py: {error}")
+        return fail("demo_report.py", error)
     print(f"Done. All pictures and numbers: {(args.folder / 'index.html').resolve()}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from focalnet_backbone.checkpoints.build import DEFAULT_VARIANT, open_backbone
+from focalnet_backbone.errors import fail
 from focalnet_backbone.extraction import extract_to_files, plan_outputs
 from focalnet_backbone.features import FeatureExtractor
 from focalnet_backbone.variants import list_variants
@@ -66,7 +67,7 @@ def main() -> int:
         extractor = FeatureExtractor(model, device=device, dtype=DTYPES[args.dtype], max_size=args.max_size)
     except (FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
         if first:
-            print(f"extract_features: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+            fail("extract_features.py", error)
         return 2
     if first:
         name = args.variant or ("FocalNet" if args.weights else DEFAULT_VARIANT)
@@ -92,8 +93,7 @@ def main() -> int:
         print("interrupted; every file written is whole, go on with --resume", file=sys.stderr)
         return 130
     except (OSError, ValueError) as error:
-        print(f"extract_features: {error}", file=sys.stderr)
-        return 2
+        return fail("extract_features.py", error)
     if first:
         seconds = time.monotonic() - start
         print(f"{summary}, in {seconds:.1f} s, {summary.written / max(seconds, 1e-9):.1f} images/s, to {args.out}")

@@ -7,10 +7,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from focalnet_backbone.errors import fail
 from focalnet_backbone.sample_dataset import make_sample_dataset
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("root", type=Path, help="folder to make")
     parser.add_argument("--train", type=int, default=400, metavar="N", help="training images")
@@ -21,11 +22,12 @@ def main() -> None:
     try:
         make_sample_dataset(args.root, args.train, args.val, args.size, args.seed)
     except (OSError, ValueError) as error:
-        sys.exit(f"make_sample_dataset.py: {error}")
+        return fail("make_sample_dataset.py", error)
     except ModuleNotFoundError as error:
-        sys.exit(f"make_sample_dataset.py: needs scikit-image ({error})")
+        return fail("make_sample_dataset.py", ModuleNotFoundError(f"needs scikit-image ({error})"))
     print(f"wrote {args.train} training and {args.val} validation images to {args.root}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from focalnet_backbone.errors import fail
 from focalnet_backbone.files import whole_file
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write into, made if need be")
     args = parser.parse_args()
@@ -30,11 +31,12 @@ def main() -> None:
             with whole_file(args.folder / f"{name}.png") as unfinished:
                 Image.fromarray(getattr(skimage.data, name)()).save(unfinished)
     except ModuleNotFoundError as error:
-        sys.exit(f"make_sample_photos.py: needs scikit-image ({error})")
+        return fail("make_sample_photos.py", ModuleNotFoundError(f"needs scikit-image ({error})"))
     except OSError as error:
-        sys.exit(f"make_sample_photos.py: {error}")
+        return fail("make_sample_photos.py", error)
     print(f"wrote {len(PHOTOGRAPHS)} photographs to {args.folder}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from focalnet_backbone.checkpoints import CheckpointError
+from focalnet_backbone.errors import fail
 
 
 def is_mmengine(config: Path) -> bool:
@@ -25,7 +26,7 @@ def is_mmengine(config: Path) -> bool:
     return bool(names & {"_base_", "default_scope", "read_base"})
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, metavar="CONFIG", help="config of the model")
     parser.add_argument("weights", metavar="WEIGHTS", help="checkpoint of the whole model")
@@ -42,9 +43,10 @@ def main() -> None:
             from focalnet_backbone.detectron2.predict import predict
         written = predict(args.config, args.weights, args.images, args.out, device=args.device)
     except (CheckpointError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError) as error:
-        sys.exit(f"predict.py: {error.args[0] if isinstance(error, KeyError) else error}")
+        return fail("predict.py", error)
     print(f"wrote {', '.join(map(str, written))}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,6 +19,7 @@ import sys
 from dataclasses import fields
 
 from focalnet_backbone.config import FocalNetConfig
+from focalnet_backbone.errors import fail
 from focalnet_backbone.models.pretraining import Recipe, pretrain
 from focalnet_backbone.models.pretraining.recipe import AMP_TYPES
 from focalnet_backbone.variants import list_variants
@@ -77,10 +78,7 @@ def main() -> int:
             picture_every=args.picture_every,
         )
     except (ArithmeticError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        # The last line, as an error in a worker that reads images comes with its traceback in front.
-        message = str(error.args[0] if isinstance(error, KeyError) else error).strip().splitlines()[-1]
-        print(f"pretrain_mim: {message}", file=sys.stderr)
-        return 2
+        return fail("pretrain_mim.py", error)
     if done < args.steps:
         if first:
             print(f"stopped after step {done} of {args.steps}; go on with --resume", file=sys.stderr)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from focalnet_backbone.backbone import FocalNet
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.build import DEFAULT_VARIANT, open_backbone
+from focalnet_backbone.errors import fail, one_line
 from focalnet_backbone.extraction import plan_outputs
 from focalnet_backbone.files import whole_file
 from focalnet_backbone.images import limit_size, load_image, normalize
@@ -94,8 +95,7 @@ def main() -> int:
         stages = args.stage or range(1, len(model.layers) + 1)
         kernels = {stage: read_kernels(model, stage, args.block) for stage in stages}
     except (CheckpointError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        print(f"visualize: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return 2
+        return fail("visualize.py", error)
     name = args.variant or ("FocalNet" if args.weights else DEFAULT_VARIANT)
     weights = f"weights {args.weights}" if args.weights else f"RANDOM weights (seed {args.seed})"
     print(f"{name}, {weights}, {len(outputs)} images, on {model.patch_embed.proj.weight.device}")
@@ -108,14 +108,13 @@ def main() -> int:
             try:
                 draw_image(path, output, model, args)
             except ValueError as error:
-                tqdm.write(f"visualize: {error}", file=sys.stderr)
+                tqdm.write(f"visualize.py: {one_line(error)}", file=sys.stderr)
                 failed += 1
     except KeyboardInterrupt:
         print("interrupted; every picture written is whole", file=sys.stderr)
         return 130
     except (ImportError, OSError, RuntimeError) as error:
-        print(f"visualize: {error}", file=sys.stderr)
-        return 2
+        return fail("visualize.py", error)
     print(f"{len(outputs) - failed} images drawn, {failed} failed, to {args.out}")
     return 1 if failed else 0
 

@@ -18,8 +18,11 @@ from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.detectron2.datasets import read_coco
 from focalnet_backbone.detectron2.jobs import Job, load_job
 from focalnet_backbone.detectron2.train import evaluate_weights, refuse_older_training, train
+from focalnet_backbone.errors import fail, one_line
 
 logger = logging.getLogger(__name__)
+
+TOOL = "train_net.py"
 
 USER_ERRORS = (CheckpointError, FloatingPointError, OSError, ValueError)
 """What a wrong config, file or command ends in; all else is a defect, and keeps its traceback."""
@@ -84,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def main_of_process(args: argparse.Namespace) -> None:
-    """`main`, ending with one line, also in the log, and exit code 1 on an error of the user's."""
+    """`main`, ending with one line, also in the log, and exit code 2 on an error of the user's."""
     if multiprocessing.parent_process():
         # torch sends this signal when the process that started this one dies. Background jobs of a shell ignore it, and
         # would train on, alone, into the folder of the training that resumes this one.
@@ -95,15 +98,9 @@ def main_of_process(args: argparse.Namespace) -> None:
         main(args)
     except USER_ERRORS as error:
         logger.error(one_line(error))
-        sys.exit(f"train_net.py: {one_line(error)}")
+        sys.exit(fail(TOOL, error))
     finally:
         trainer_logger.removeFilter(_is_no_traceback)
-
-
-def one_line(error: Exception) -> str:
-    """An error's message in one line; without the traceback in it if it comes from a process that loads images."""
-    lines = str(error).split("\n")
-    return lines[-1] or lines[-2] if "Original Traceback" in str(error) else " ".join(" ".join(lines).split())
 
 
 def _is_no_traceback(record: logging.LogRecord) -> bool:
@@ -118,9 +115,12 @@ def run_command(arguments: list[str] | None = None) -> None:
         job_from_arguments(args)  # What is wrong with it is said before processes start.
         launch(main_of_process, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     except USER_ERRORS as error:
-        sys.exit(f"train_net.py: {one_line(error)}")
+        sys.exit(fail(TOOL, error))
     except ProcessExitedException as error:
+        if error.signal_name:
+            print(f"{TOOL}: a process was ended by {error.signal_name}", file=sys.stderr)
         # One that was not killed has said why.
-        sys.exit(f"train_net.py: a process was ended by {error.signal_name}" if error.signal_name else 1)
+        sys.exit(max(error.exit_code, 1))
     except KeyboardInterrupt:
-        sys.exit("train_net.py: interrupted; with --resume it goes on from the last checkpoint")
+        print(f"{TOOL}: interrupted; with --resume it goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)

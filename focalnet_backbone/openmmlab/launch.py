@@ -12,6 +12,7 @@ from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 from focalnet_backbone.checkpoints import CheckpointError
+from focalnet_backbone.errors import fail
 from focalnet_backbone.openmmlab.runners import build_test_runner, build_training_runner
 
 CONFIG_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, CheckpointError)
@@ -91,10 +92,6 @@ def _run(tool: str, args: argparse.Namespace, build: Callable[..., Runner], work
 
 def _fail(tool: str, error: Exception) -> int:
     """Print the error as one line. Returns the exit status."""
-    text = str(error.args[0] if isinstance(error, KeyError) else error)
-    if "Traceback (most recent call last)" in text:  # Of a process that loads data.
-        text = text.splitlines()[-1]
     rank = os.environ.get("RANK", "0")
     place = "" if rank == "0" else f" (process {rank})"
-    print(f"{tool}{place}: {' '.join(text.split())}", file=sys.stderr)
-    return 2
+    return fail(f"{tool}{place}", error)

@@ -163,11 +163,11 @@ def test_a_new_run_has_a_seed_of_its_own_which_resuming_keeps(sample, tmp_path, 
     assert record["images"][:4] == first
 
 
-def test_an_older_training_is_not_touched(sample, trained):
+def test_an_older_training_is_not_touched(sample, trained, refused):
     unfinished = trained / ".unfinished-1-model_0000007.pth"  # It might be running, and write this.
     unfinished.touch()
     before = {path: path.stat() for path in trained.iterdir()}
-    with pytest.raises(SystemExit, match=r"there is a training at .*model_final.pth; resume it with --resume"):
+    with refused("train_net.py", r"there is a training at .*model_final.pth; resume it with --resume"):
         run_command(arguments(sample, trained))
     assert {path: path.stat() for path in trained.iterdir()} == before
     unfinished.unlink()
@@ -182,8 +182,8 @@ def test_resuming_what_is_done_trains_no_more_and_tells_the_result_again(sample,
     assert f"mask AP {measured['segm/AP']:.1f}" in (trained / "log.txt").read_text().splitlines()[-1]
 
 
-def test_resuming_with_another_batch_size_is_refused(sample, trained):
-    with pytest.raises(SystemExit, match="had batch_size 2, which cannot change to 4"):
+def test_resuming_with_another_batch_size_is_not_possible(sample, trained, refused):
+    with refused("train_net.py", "had batch_size 2, which cannot change to 4"):
         run_command(arguments(sample, trained, "--resume", "SOLVER.IMS_PER_BATCH", "4"))
 
 
@@ -213,7 +213,9 @@ def test_evaluation_alone_gives_what_the_training_ended_with(sample, trained, tm
         assert results[task]["AP"] == pytest.approx(logged[f"{task}/AP"], nan_ok=True)
 
 
-def test_a_loss_that_is_not_finite_stops_with_iteration_and_losses_and_keeps_checkpoints(sample, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_with_iteration_and_losses_and_keeps_checkpoints(
+    sample, tmp_path, monkeypatch, refused
+):
     calls = itertools.count()
 
     def poisoned(*args):
@@ -224,7 +226,7 @@ def test_a_loss_that_is_not_finite_stops_with_iteration_and_losses_and_keeps_che
     message = (
         r"stopped at iteration 3: a loss is not finite: loss_cls \d\.\d+, .*loss_mask nan, .* Checkpoints are kept$"
     )
-    with pytest.raises(SystemExit, match=message):
+    with refused("train_net.py", message):
         run_command(arguments(sample, tmp_path, splits=("train",)))
     log = (tmp_path / "log.txt").read_text()
     assert "loss_mask nan" in log
@@ -233,12 +235,12 @@ def test_a_loss_that_is_not_finite_stops_with_iteration_and_losses_and_keeps_che
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "model_0000001.pth").values())
 
 
-def test_diverged_proposals_stop_with_iteration_and_losses_too(sample, tmp_path):
-    with pytest.raises(SystemExit, match=r"stopped at iteration \d: .*losses before it: .*loss_cls "):
+def test_diverged_proposals_stop_with_iteration_and_losses_too(sample, tmp_path, refused):
+    with refused("train_net.py", r"stopped at iteration \d: .*losses before it: .*loss_cls "):
         run_command(arguments(sample, tmp_path, "SOLVER.BASE_LR", "1e38", splits=("train",)))
 
 
-def test_two_processes_train_and_evaluate_together_and_resume_after_a_kill_to_the_same_end(sample, tmp_path):
+def test_two_processes_train_and_evaluate_together_and_resume_after_a_kill_to_the_same_end(sample, tmp_path, refused):
     def command(config: Path, out: Path, *more: str) -> list[str]:
         several = [*dataset_arguments(sample), "--num-gpus", "2", "--dist-url", "auto", *more]
         options = [f"train.output_dir={out}", "train.max_iter=5", "train.checkpointer.period=2"]
@@ -259,20 +261,19 @@ def test_two_processes_train_and_evaluate_together_and_resume_after_a_kill_to_th
     run_command(command(LAZY, cut, "--resume"))
     assert same_training(whole, cut)
     one_process = ["--config-file", str(LAZY), *dataset_arguments(sample), "--resume", f"train.output_dir={cut}"]
-    with pytest.raises(SystemExit, match="had processes 2, which cannot change to 1"):
+    with refused("train_net.py", "had processes 2, which cannot change to 1"):
         run_command(one_process)
 
 
 @pytest.mark.parametrize("num_workers", ["0", "1"])
-def test_an_image_that_cannot_be_read_is_named_in_one_line(sample, tmp_path, num_workers):
+def test_an_image_that_cannot_be_read_is_named_in_one_line(sample, tmp_path, num_workers, refused):
     content = json.loads((sample / "coco" / "instances_training.json").read_text())
     for image in content["images"]:
         (tmp_path / image["file_name"]).write_bytes((sample / "images" / "training" / "00001.jpg").read_bytes()[:700])
     (tmp_path / "some.json").write_text(json.dumps(content))
     command = ["--config-file", str(TINY), "--train-json", str(tmp_path / "some.json"), "--train-images", str(tmp_path)]
-    with pytest.raises(SystemExit, match=rf"^train_net.py: .*cannot train on {tmp_path}/0000\d.jpg: ") as stopped:
+    with refused("train_net.py", rf"cannot train on {tmp_path}/0000\d.jpg: "):
         run_command([*command, "OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", num_workers])
-    assert "\n" not in stopped.value.code
 
 
 def test_a_lazy_config_trains_resumes_and_predicts(sample, tmp_path):
@@ -307,10 +308,9 @@ def test_a_lazy_config_trains_resumes_and_predicts(sample, tmp_path):
         (["--eval-only"], "nothing to evaluate"),
     ],
 )
-def test_a_users_error_is_one_line(sample, tmp_path, more, message):
-    with pytest.raises(SystemExit, match=rf"^train_net.py: {message}") as stopped:
+def test_a_users_error_is_one_line(sample, tmp_path, more, message, refused):
+    with refused("train_net.py", message):
         run_command(arguments(sample, tmp_path / "out", *more))
-    assert "\n" not in stopped.value.code
 
 
 @pytest.mark.parametrize(
@@ -326,15 +326,14 @@ def test_a_users_error_is_one_line(sample, tmp_path, more, message):
         (["--config-file", __file__], "is not a LazyConfig for training: it lacks model"),
     ],
 )
-def test_a_wrong_command_is_one_line_before_a_model_is_built(monkeypatch, tmp_path, command, message):
+def test_a_wrong_command_is_one_line_before_a_model_is_built(monkeypatch, tmp_path, command, message, refused):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=rf"^train_net.py: .*{message}") as stopped:
+    with refused("train_net.py", message):
         run_command(command)
-    assert "\n" not in stopped.value.code
     assert not any(tmp_path.iterdir())
 
 
 def test_the_tool_runs_from_any_folder_and_says_what_is_wrong_in_one_line(run_tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run_tool(TOOL.name, "--config-file", "x.yaml") == (1, "", "train_net.py: no config at x.yaml\n")
+    assert run_tool(TOOL.name, "--config-file", "x.yaml") == (2, "", "train_net.py: no config at x.yaml\n")
     assert not os.listdir(tmp_path)

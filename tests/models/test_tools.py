@@ -55,7 +55,7 @@ def test_classify_names_what_it_cannot_read_and_goes_on(run_tool, photograph, fo
     status, output, errors = run_tool("classify.py", "none.jpg", "broken.jpg", photograph, "--weights", folder)
     assert status == 1
     assert output.startswith(photograph)
-    assert [line.split(":")[0] for line in errors.splitlines()] == ["classify", "classify"]
+    assert [line.split(":")[0] for line in errors.splitlines()] == ["classify.py", "classify.py"]
     assert "none.jpg" in errors
     assert "broken.jpg" in errors
 
@@ -76,7 +76,7 @@ def test_classify_answers_wrong_arguments_in_a_line(arguments, message, run_tool
     FocalNetForImageClassification(make_config(num_labels=0)).save_pretrained("headless")
     status, output, errors = run_tool("classify.py", photograph, *arguments)
     assert (status, output) == (2, "")
-    assert errors.startswith("classify: ")
+    assert errors.startswith("classify.py: ")
     assert message in errors
 
 
@@ -84,7 +84,7 @@ def test_classify_says_that_a_model_does_not_take_photographs(run_tool, photogra
     FocalNetForImageClassification(make_config(num_channels=4)).save_pretrained("four")
     status, output, errors = run_tool("classify.py", photograph, "--weights", "four")
     assert (status, output) == (1, "")
-    assert errors.startswith("classify: expected 4 channels (num_channels), got 3")
+    assert errors.startswith("classify.py: expected 4 channels (num_channels), got 3")
 
 
 @pytest.mark.parametrize("topk", ["0", "-1", "many"])
@@ -156,7 +156,7 @@ def test_half_of_a_launchers_environment_does_not_make_pretraining_distributed(l
 def test_pretraining_answers_wrong_arguments_in_a_line(arguments, message, run_tool, config):
     status, _, errors = run_tool("pretrain_mim.py", *PRETRAIN, *arguments)
     assert status == 2
-    assert errors.startswith("pretrain_mim: ")
+    assert errors.startswith("pretrain_mim.py: ")
     assert message in errors
     assert errors.count("\n") == 1
     assert not Path("out").exists()
