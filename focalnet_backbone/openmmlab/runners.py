@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 import focalnet_backbone.openmmlab  # noqa: F401  (operators, safe checkpoints and FocalNet for any config)
@@ -92,6 +92,7 @@ def build_training_runner(
             cfg.load_from = str(checkpoint)
         cfg.resume = True
     _save_for_exact_resume(cfg)
+    _check_channels(cfg.model)
     runner = _build(cfg)
     # What mmengine would build when training starts: a mistake in it is one of the config, too.
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -174,6 +175,30 @@ def require(cfg: Config, *keys: str) -> None:
     missing = [key for key in keys if not cfg.get(key)]
     if missing:
         raise ValueError(f"{cfg.filename} has no {', '.join(missing)}")
+
+
+def _check_channels(model: dict[str, Any]) -> None:
+    """Raise `ValueError` if what follows a FocalNet expects other channels than it gives."""
+    if model.get("backbone", {}).get("type") != "FocalNet":
+        return
+    # On the meta device, it takes no time and memory. What it warns of, it will again.
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        backbone = MODELS.build({**model["backbone"], "init_cfg": None})
+    given = list(backbone.channels.values())
+    for name in ["neck"] if model.get("neck") else ["decode_head", "auxiliary_head"]:
+        parts = model.get(name) or []
+        parts = parts if isinstance(parts, list | tuple) else [parts]
+        # Of several necks, the first takes the backbone's maps; of several heads, each does.
+        for part in parts[:1] if name == "neck" else parts:
+            expected, index = part.get("in_channels"), part.get("in_index")
+            if isinstance(expected, list | tuple):
+                found = given if index is None else [given[i] for i in index]
+                expected = list(expected)
+            else:
+                found = given[-1 if index is None else index]
+            if expected is not None and expected != found:
+                raise ValueError(f"model.{name}.in_channels is {expected}, but model.backbone gives {found}")
 
 
 def _build(cfg: Config) -> Runner:

@@ -230,6 +230,11 @@ def test_wrong_configs_and_values_are_one_line(capfd, tiny_options, tmp_path, mo
     assert "no config file nowhere.py" in train(config="nowhere.py")
     assert "embed_dim" in train("model.backbone.embed_dim=0")
     assert "model.auxiliary_head.num_classes is 5, but the data has 8" in train("model.auxiliary_head.num_classes=5")
+    channels = "[64,128,256,512]"
+    message = "model.decode_head.in_channels is [64, 128, 256, 512], but model.backbone gives [4, 8, 16, 32]"
+    assert message in train(f"model.decode_head.in_channels={channels}")
+    message = "model.auxiliary_head.in_channels is 64, but model.backbone gives 16"
+    assert message in train("model.auxiliary_head.in_channels=64")
     assert "'iters'" in train("train_cfg.iters=4")
     assert "Blur is not in" in train("train_dataloader.dataset.pipeline.2.type=Blur")
     decay = "optim_wrapper.constructor=LayerDecayOptimWrapperConstructor"
