@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from focalnet_backbone.benchmark.memory import saved_bytes
 from focalnet_backbone.recompute import run_branch
 from tests.fast_paths import ALL_SETTINGS, backbone, block, only_fast_paths, plain_formulation, small_tiles
 
@@ -31,24 +32,6 @@ def gradients(model: nn.Module, x: Tensor, run: Callable | None = None) -> dict[
 def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
     assert list(found) == list(expected)
     return {name: ((found[name] - expected[name]).norm() / expected[name].norm()).item() for name in expected}
-
-
-def kept_bytes(model: nn.Module, run: Callable[[], object]) -> int:
-    """Bytes of memory that a forward pass keeps for the backward pass, the model's own left out."""
-    kept = {}
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            # The storage is held, so that its address is not given to another.
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        result = run()
-    del result
-    return sum(storage.nbytes() for storage in kept.values())
 
 
 # Gradients
@@ -166,9 +149,9 @@ def test_half_of_what_plain_autograd_keeps_is_kept_and_less_with_checkpointing()
     saving = backbone({}, depths=[2, 2], embed_dim=16, drop_path_rate=0.1, use_checkpoint=True).train()
     x = torch.randn(1, 3, 160, 160)
     with plain_formulation():
-        plain = kept_bytes(model, lambda: model(x))
-    assert kept_bytes(model, lambda: model(x)) < 0.55 * plain
-    assert kept_bytes(saving, lambda: saving(x)) < 0.2 * plain
+        plain = saved_bytes(model, lambda: model(x))
+    assert saved_bytes(model, lambda: model(x)) < 0.55 * plain
+    assert saved_bytes(saving, lambda: saving(x)) < 0.2 * plain
 
 
 # Ways to run it

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from focalnet_backbone.analysis import analyze
+from focalnet_backbone.command_line import fail
 from focalnet_backbone.config import FocalNetConfig
-from focalnet_backbone.errors import fail
 from focalnet_backbone.models import FocalNetForImageClassification
 from focalnet_backbone.variants import VARIANTS, list_variants
 

@@ -34,8 +34,8 @@ from focalnet_backbone.benchmark import (
 )
 from focalnet_backbone.benchmark.cases import MEASURES
 from focalnet_backbone.benchmark.contenders import missing_peers
+from focalnet_backbone.command_line import fail
 from focalnet_backbone.config import FocalNetConfig
-from focalnet_backbone.errors import fail
 from focalnet_backbone.files import whole_file
 
 

@@ -14,16 +14,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from focalnet_backbone.errors import fail
+from focalnet_backbone.command_line import fail, positive
 from focalnet_backbone.images import load_image
 from focalnet_backbone.models.classify import load_classifier, top_classes
 from focalnet_backbone.variants import list_variants
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def parse_args() -> argparse.Namespace:

@@ -14,7 +14,7 @@ import sys
 
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.convert import TARGETS, convert_checkpoint
-from focalnet_backbone.errors import fail
+from focalnet_backbone.command_line import fail
 from focalnet_backbone.variants import list_variants
 
 

@@ -23,7 +23,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from focalnet_backbone.errors import fail
+from focalnet_backbone.command_line import fail
 from focalnet_backbone.files import whole_file
 
 PAGE = string.Template("""<!doctype html>

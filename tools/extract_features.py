@@ -22,7 +22,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from focalnet_backbone.checkpoints.build import DEFAULT_VARIANT, open_backbone
-from focalnet_backbone.errors import fail
+from focalnet_backbone.command_line import fail
 from focalnet_backbone.extraction import extract_to_files, plan_outputs
 from focalnet_backbone.features import FeatureExtractor
 from focalnet_backbone.variants import list_variants

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from focalnet_backbone.errors import fail
+from focalnet_backbone.command_line import fail
 from focalnet_backbone.sample_dataset import make_sample_dataset
 
 

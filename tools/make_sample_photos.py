@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from focalnet_backbone.errors import fail
+from focalnet_backbone.command_line import fail
 from focalnet_backbone.files import whole_file
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from focalnet_backbone.checkpoints import CheckpointError
-from focalnet_backbone.errors import fail
+from focalnet_backbone.command_line import fail
 
 
 def is_mmengine(config: Path) -> bool:

@@ -18,8 +18,8 @@ import os
 import sys
 from dataclasses import fields
 
+from focalnet_backbone.command_line import fail
 from focalnet_backbone.config import FocalNetConfig
-from focalnet_backbone.errors import fail
 from focalnet_backbone.models.pretraining import Recipe, pretrain
 from focalnet_backbone.models.pretraining.recipe import AMP_TYPES
 from focalnet_backbone.variants import list_variants

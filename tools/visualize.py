@@ -26,7 +26,7 @@ from tqdm import tqdm
 from focalnet_backbone.backbone import FocalNet
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.build import DEFAULT_VARIANT, open_backbone
-from focalnet_backbone.errors import fail, one_line
+from focalnet_backbone.command_line import fail, one_line, positive
 from focalnet_backbone.extraction import plan_outputs
 from focalnet_backbone.files import whole_file
 from focalnet_backbone.images import limit_size, load_image, normalize
@@ -34,12 +34,6 @@ from focalnet_backbone.variants import list_variants
 from focalnet_backbone.visualize import draw_gates, draw_kernels, draw_modulators, read_kernels, watch_modulation
 
 DRAW = {"gates": draw_gates, "modulator": draw_modulators}
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def parse_args() -> argparse.Namespace:

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,24 +64,37 @@ def _make_ours(name: str, model: FocalNetForImageClassification) -> Contender:
     return Contender(name, model, lambda x: model.encode(x)[0])
 
 
+def timm_arguments(config: FocalNetConfig) -> dict[str, Any]:
+    """What timm's FocalNet is called with for the same architecture."""
+    return {
+        "in_chans": config.num_channels,
+        "num_classes": config.num_labels,
+        "embed_dim": config.embed_dim,
+        "depths": config.depths,
+        "mlp_ratio": config.mlp_ratio,
+        "focal_levels": config.focal_levels,
+        "focal_windows": config.focal_windows,
+        "use_overlap_down": config.use_conv_embed,
+        "use_post_norm": config.use_post_layernorm,
+        "use_post_norm_in_modulation": config.use_post_layernorm_in_modulation,
+        "normalize_modulator": config.normalize_modulator,
+        "layerscale_value": config.layerscale_value if config.use_layerscale else None,
+        "drop_path_rate": config.drop_path_rate,
+    }
+
+
+def transformers_arguments(config: FocalNetConfig) -> dict[str, Any]:
+    """What transformers' FocalNetConfig is called with for the same architecture."""
+    knobs = ("image_size", "patch_size", "num_channels", "embed_dim", "use_conv_embed", "hidden_sizes", "depths")
+    knobs += ("focal_levels", "focal_windows", "mlp_ratio", "use_layerscale", "use_post_layernorm", "drop_path_rate")
+    knobs += ("use_post_layernorm_in_modulation", "normalize_modulator", "encoder_stride", "num_labels")
+    return {knob: getattr(config, knob) for knob in knobs}
+
+
 def _make_timm(config: FocalNetConfig, weights: dict[str, Tensor]) -> Contender:
     from timm.models.focalnet import FocalNet
 
-    model = FocalNet(
-        in_chans=config.num_channels,
-        num_classes=config.num_labels,
-        embed_dim=config.embed_dim,
-        depths=config.depths,
-        mlp_ratio=config.mlp_ratio,
-        focal_levels=config.focal_levels,
-        focal_windows=config.focal_windows,
-        use_overlap_down=config.use_conv_embed,
-        use_post_norm=config.use_post_layernorm,
-        use_post_norm_in_modulation=config.use_post_layernorm_in_modulation,
-        normalize_modulator=config.normalize_modulator,
-        layerscale_value=config.layerscale_value if config.use_layerscale else None,
-        drop_path_rate=0.0,
-    )
+    model = FocalNet(**timm_arguments(config))
     model.load_state_dict(export_state_dict(weights, "timm", use_post_layernorm=config.use_post_layernorm))
     # Its faster layout.
     model.to(memory_format=torch.channels_last)
@@ -90,10 +104,7 @@ def _make_timm(config: FocalNetConfig, weights: dict[str, Tensor]) -> Contender:
 def _make_transformers(config: FocalNetConfig, weights: dict[str, Tensor]) -> Contender:
     import transformers
 
-    knobs = ("image_size", "patch_size", "num_channels", "embed_dim", "use_conv_embed", "hidden_sizes", "depths")
-    knobs += ("focal_levels", "focal_windows", "mlp_ratio", "use_layerscale", "use_post_layernorm", "drop_path_rate")
-    knobs += ("use_post_layernorm_in_modulation", "normalize_modulator", "encoder_stride", "num_labels")
-    theirs = transformers.FocalNetConfig(**{knob: getattr(config, knob) for knob in knobs})
+    theirs = transformers.FocalNetConfig(**transformers_arguments(config))
     model = transformers.FocalNetForImageClassification(theirs)
     model.load_state_dict(export_state_dict(weights, "transformers"))
     stride = config.stage_strides[-1]

@@ -12,7 +12,7 @@ from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 from focalnet_backbone.checkpoints import CheckpointError
-from focalnet_backbone.errors import fail
+from focalnet_backbone.command_line import fail
 from focalnet_backbone.openmmlab.runners import build_test_runner, build_training_runner
 
 CONFIG_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, CheckpointError)

@@ -8,6 +8,7 @@ from timm.models.focalnet import FocalNet as TimmFocalNet
 from torch import nn
 
 from focalnet_backbone import FocalNet, FocalNetConfig
+from focalnet_backbone.benchmark.contenders import timm_arguments, transformers_arguments
 from focalnet_backbone.variants import VARIANTS, get_variant
 
 # timm's stem always has stride 4, so it has no place for the isotropic models.
@@ -40,29 +41,12 @@ def backbone(variant: str = "focalnet_tiny_srf", **overrides) -> FocalNet:
 
 def timm_model(config: FocalNetConfig) -> TimmFocalNet:
     """timm's model of that architecture, with random weights."""
-    return randomise(
-        TimmFocalNet(
-            num_classes=config.num_labels,
-            embed_dim=config.embed_dim,
-            depths=config.depths,
-            mlp_ratio=config.mlp_ratio,
-            focal_levels=config.focal_levels,
-            focal_windows=config.focal_windows,
-            use_overlap_down=config.use_conv_embed,
-            use_post_norm=config.use_post_layernorm,
-            use_post_norm_in_modulation=config.use_post_layernorm_in_modulation,
-            normalize_modulator=config.normalize_modulator,
-            layerscale_value=config.layerscale_value if config.use_layerscale else None,
-        )
-    )
+    return randomise(TimmFocalNet(**timm_arguments(config)))
 
 
 def transformers_config(config: FocalNetConfig) -> transformers.FocalNetConfig:
     """The same architecture as transformers takes it."""
-    knobs = ("image_size", "patch_size", "embed_dim", "use_conv_embed", "hidden_sizes", "depths", "focal_levels")
-    knobs += ("focal_windows", "mlp_ratio", "use_layerscale", "use_post_layernorm", "use_post_layernorm_in_modulation")
-    knobs += ("normalize_modulator", "encoder_stride", "num_labels")
-    return transformers.FocalNetConfig(**{knob: getattr(config, knob) for knob in knobs})
+    return transformers.FocalNetConfig(**transformers_arguments(config))
 
 
 def transformers_model(

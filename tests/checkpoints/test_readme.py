@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
+from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
@@ -13,7 +12,7 @@ from safetensors.torch import save_file
 from focalnet_backbone.checkpoints import export_state_dict
 from focalnet_backbone.models import FocalNetForImageClassification
 from focalnet_backbone.variants import get_variant
-from tests.readme import ROOT, code_blocks, split_commands
+from tests.readme import code_blocks, split_commands
 
 
 @pytest.fixture
@@ -28,18 +27,20 @@ def placed_weights(tmp_path, monkeypatch) -> None:
     save_file(export_state_dict(native, "timm", use_post_layernorm=False), folder / "model.safetensors")
 
 
-def test_the_snippets_and_commands_run_in_order(placed_weights, capsys, monkeypatch):
-    written = []
+def test_the_snippets_and_commands_run_in_order(placed_weights, capsys, run_tool):
+    written, printed = [], ""
     for language, block in code_blocks("Checkpoints"):
         if language == "python":
             exec(compile(block, "README.md", "exec"), {})
             continue
         for python, tool, *arguments in split_commands(block):
             assert python == "python"
-            monkeypatch.setattr(sys, "argv", [tool, *arguments])
-            runpy.run_path(str(ROOT / tool), run_name="__main__")
+            printed += capsys.readouterr().out
+            status, output, errors = run_tool(Path(tool).name, *arguments)
+            assert status == 0, errors
+            printed += output
             written.append(arguments[1])
-    printed = capsys.readouterr().out
+    printed += capsys.readouterr().out
     assert "focalnet_tiny_lrf from timm/focalnet_tiny_lrf.ms_in1k (timm format): loaded" in printed
     assert written
     assert all(f"tensors to {path} (" in printed for path in written)

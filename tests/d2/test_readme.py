@@ -27,7 +27,11 @@ def run(monkeypatch, tmp_path):
         python, tool, *arguments = command
         assert python == "python"
         monkeypatch.setattr(sys, "argv", [tool, *arguments, *more])
-        runpy.run_path(str(ROOT / tool), run_name="__main__")
+        try:
+            runpy.run_path(str(ROOT / tool), run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise
 
     return run_tool
 

@@ -1,8 +1,16 @@
-"""How the tools say what is wrong: in one line, with the exit status of a wrong argument."""
+"""What the command lines of the tools have in common: how they read numbers, and say what is wrong in one line."""
 
 from __future__ import annotations
 
+import argparse
 import sys
+
+
+def positive(text: str) -> int:
+    """A `type` of argparse's: whole numbers of at least 1."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 def one_line(error: BaseException) -> str:
