@@ -74,20 +74,21 @@ def _is_stock_block(block: FocalNetBlock) -> bool:
         _is_stock(m, FocalModulation)
         and _is_stock(mlp, Mlp)
         and all(_is_stock(layer, nn.Linear) for layer in (m.f, m.proj, mlp.fc1, mlp.fc2))
-        and all(layer.bias is not None for layer in (m.proj, mlp.fc1, mlp.fc2))
+        and all(layer.bias is not None for layer in (m.h, m.proj, mlp.fc1, mlp.fc2))
         and _is_stock(m.h, nn.Conv2d)
         and m.h.kernel_size == m.h.stride == (1, 1)
         and m.h.padding == (0, 0)
         and m.h.groups == 1
         and all(_is_stock_level(layer, m.dim) for layer in m.focal_layers)
         and all(
-            _is_stock(norm, nn.LayerNorm) and norm.weight is not None and norm.bias is not None
+            _is_stock(norm, nn.LayerNorm) and norm.bias is not None
             for norm in (block.norm1, block.norm2, m.ln)
             if norm is not None
         )
         and _is_stock(mlp.act, nn.GELU)
         and all(_is_stock(drop, nn.Dropout) and not (drop.training and drop.p) for drop in (m.proj_drop, mlp.drop))
         and _is_stock(block.drop_path, DropPath)
+        and _are_parameters(block, "gamma_1", "gamma_2")
     )
 
 
@@ -100,6 +101,7 @@ def _is_stock_level(layer: nn.Module, dim: int) -> bool:
         and _is_stock(activation, nn.GELU)
         and activation.approximate == "none"
         and convolution.bias is None
+        and convolution.kernel_size[0] == convolution.kernel_size[1]
         and convolution.groups == dim
         and convolution.stride == convolution.dilation == (1, 1)
         and convolution.padding == tuple(size // 2 for size in convolution.kernel_size)
@@ -107,10 +109,16 @@ def _is_stock_level(layer: nn.Module, dim: int) -> bool:
     )
 
 
+def _are_parameters(module: nn.Module, *names: str) -> bool:
+    """Whether attributes are parameters of the module or None, and not buffers, views or what hooks put there."""
+    return all(getattr(module, name) is module._parameters.get(name) for name in names)
+
+
 def _is_stock(module: nn.Module, kind: type[nn.Module]) -> bool:
     return (
         type(module) is kind
         and "forward" not in module.__dict__
+        and (not hasattr(module, "weight") or (module.weight is not None and _are_parameters(module, "weight", "bias")))
         and not module._forward_hooks
         and not module._forward_pre_hooks
         and not module._backward_hooks

@@ -154,7 +154,7 @@ _compute_as_operator = torch.library.custom_op("focalnet_backbone::block", _comp
 
 @_compute_as_operator.register_fake
 def _(x: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(x)
+    return x.new_empty(x.shape)
 
 
 def _add_branch(

@@ -41,8 +41,11 @@ def linear(
         return y if out is None else out.copy_(y)
     rows = x.reshape(-1, x.shape[-1])
     if base is not None:
+        if out is None:
+            # Of the usual strides, whatever the base's are.
+            out = base.new_empty(base.shape)
         # A bias is copied to all rows in any case. This way, the base comes with it.
-        out = torch.add(base, 0.0 if bias is None else bias, out=out)
+        torch.add(base, 0.0 if bias is None else bias, out=out)
         out.view(-1, len(weight)).addmm_(rows, weight.t())
         return out
     if out is None:
@@ -122,7 +125,8 @@ def _convolution_backward(gradient: Tensor, x: Tensor, kernel: Tensor, wanted: t
 
 def _uses_onednn(x: Tensor) -> bool:
     mkldnn = torch.backends.mkldnn
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and mkldnn.is_available()
+    usable = mkldnn.is_available() and mkldnn.enabled
+    return usable and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
 
 
 def _has_fused_activations(x: Tensor) -> bool:

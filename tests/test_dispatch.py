@@ -97,6 +97,15 @@ def dilate_kernel(model: FocalNetBlock) -> None:
     convolution.dilation, convolution.padding = (2, 2), (8, 8)
 
 
+def drop_bias(model: FocalNetBlock) -> None:
+    model.modulation.h = nn.Conv2d(6, 6, 1, bias=False)
+
+
+def flatten_kernel(model: FocalNetBlock) -> None:
+    convolution = nn.Conv2d(6, 6, (9, 5), padding=(4, 2), groups=6, bias=False)
+    model.modulation.focal_layers[0][0] = convolution
+
+
 def change_activation(model: FocalNetBlock) -> None:
     model.mlp.act = nn.ReLU()
 
@@ -113,6 +122,8 @@ def change_levels_activation(model: FocalNetBlock) -> None:
         parametrise_kernel,
         override_forward,
         dilate_kernel,
+        drop_bias,
+        flatten_kernel,
         change_activation,
         change_levels_activation,
     ],
@@ -128,6 +139,24 @@ def test_a_changed_submodule_is_used(change: Callable[[FocalNetBlock], None], gr
             expected = model(x)
     assert not torch.allclose(before, after, rtol=1e-5, atol=1e-6)
     assert torch.equal(after, expected)
+
+
+@MODES
+def test_weights_that_are_no_parameters_are_used_as_they_are(grad):
+    """Those of frozen layers that were made buffers, and of replicas that data parallelism makes."""
+    model = block({"use_layerscale": True}).eval()
+    x = torch.randn(X)
+    expected = model(x)
+    for name, parameter in list(model.named_parameters()):
+        owner, _, own_name = name.rpartition(".")
+        layer = model.get_submodule(owner)
+        delattr(layer, own_name)
+        if own_name == "bias":
+            setattr(layer, own_name, parameter.detach())
+        else:
+            layer.register_buffer(own_name, parameter.detach())
+        with torch.set_grad_enabled(grad):
+            torch.testing.assert_close(model(x), expected)
 
 
 def test_active_dropout_is_not_bypassed():

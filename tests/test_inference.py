@@ -44,6 +44,21 @@ def test_equals_the_plain_formulation(settings, dtype, tolerance):
     assert torch.equal(x, before)
 
 
+@pytest.mark.parametrize("dims", [(0, 3, 1, 2), (0, 2, 1, 3), (3, 0, 1, 2)])
+@torch.no_grad()
+def test_any_strides_will_do(dims):
+    """Several small samples share a tile, which is no plain slice of the input then."""
+    model = block({}).eval()
+    x = torch.randn(3, 5, 7, 6).permute(dims).contiguous().permute([dims.index(i) for i in range(4)])
+    assert not x.is_contiguous()
+    expected = model(x.contiguous())
+    torch._dynamo.reset()
+    with only_fast_paths():
+        torch.testing.assert_close(model(x), expected)
+        torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), expected)
+        assert model(x).is_contiguous()
+
+
 @ALL_SETTINGS
 @torch.no_grad()
 def test_autocast_is_as_close_to_float32_as_the_plain_formulation_is(settings):
@@ -155,7 +170,9 @@ def test_the_operator_tells_compilers_the_truth(settings):
     seen = []
     with mock.patch("focalnet_backbone.inference._compute", lambda *arguments: seen.append(arguments) or arguments[0]):
         model(torch.randn(2, 5, 7, 6))
-    torch.library.opcheck(torch.ops.focalnet_backbone.block.default, seen[0])
+    x, *others = seen[0]
+    for layout in (x, x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)):
+        torch.library.opcheck(torch.ops.focalnet_backbone.block.default, (layout, *others))
 
 
 @torch.no_grad()

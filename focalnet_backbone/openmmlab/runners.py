@@ -11,10 +11,11 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.registry import MODELS, RUNNERS, init_default_scope
+from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 import focalnet_backbone.openmmlab  # noqa: F401  (operators, safe checkpoints and FocalNet for any config)
+from focalnet_backbone.openmmlab.backbone import FocalNet
 from focalnet_backbone.openmmlab.data import check_datasets
 from focalnet_backbone.openmmlab.resume import latest_checkpoint
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
@@ -92,7 +93,7 @@ def build_training_runner(
             cfg.load_from = str(checkpoint)
         cfg.resume = True
     _save_for_exact_resume(cfg)
-    _check_channels(cfg.model)
+    check_channels(cfg.model)
     runner = _build(cfg)
     # What mmengine would build when training starts: a mistake in it is one of the config, too.
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -177,28 +178,37 @@ def require(cfg: Config, *keys: str) -> None:
         raise ValueError(f"{cfg.filename} has no {', '.join(missing)}")
 
 
-def _check_channels(model: dict[str, Any]) -> None:
+def check_channels(model: dict[str, Any]) -> None:
     """Raise `ValueError` if what follows a FocalNet expects other channels than it gives."""
-    if model.get("backbone", {}).get("type") != "FocalNet":
+    if str((model.get("backbone") or {}).get("type")).rpartition(".")[-1] != "FocalNet":
         return
     # On the meta device, it takes no time and memory. What it warns of, it will again.
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        backbone = MODELS.build({**model["backbone"], "init_cfg": None})
+        knobs = {key: value for key, value in model["backbone"].items() if key not in ("type", "init_cfg")}
+        backbone = FocalNet(**knobs)
     given = list(backbone.channels.values())
-    for name in ["neck"] if model.get("neck") else ["decode_head", "auxiliary_head"]:
-        parts = model.get(name) or []
-        parts = parts if isinstance(parts, list | tuple) else [parts]
-        # Of several necks, the first takes the backbone's maps; of several heads, each does.
-        for part in parts[:1] if name == "neck" else parts:
-            expected, index = part.get("in_channels"), part.get("in_index")
-            if isinstance(expected, list | tuple):
-                found = given if index is None else [given[i] for i in index]
-                expected = list(expected)
-            else:
-                found = given[-1 if index is None else index]
-            if expected is not None and expected != found:
-                raise ValueError(f"model.{name}.in_channels is {expected}, but model.backbone gives {found}")
+    neck = model.get("neck")
+    if neck:
+        # Of several necks, the first takes the backbone's maps.
+        expected = (neck[0] if isinstance(neck, list | tuple) else neck).get("in_channels")
+        # Some count from the deepest map.
+        if isinstance(expected, list | tuple) and list(expected) not in (given, given[::-1]):
+            raise ValueError(f"model.neck.in_channels is {list(expected)}, but model.backbone gives {given}")
+        return
+    for name in ("decode_head", "auxiliary_head"):
+        heads = model.get(name) or []
+        for head in heads if isinstance(heads, list | tuple) else [heads]:
+            expected, index = head.get("in_channels"), head.get("in_index", -1)
+            if isinstance(expected, int) and isinstance(index, int):
+                expected, index = [expected], [index]
+            if not (isinstance(expected, list | tuple) and isinstance(index, list | tuple)):
+                continue
+            if not all(-len(given) <= i < len(given) for i in index):
+                raise ValueError(f"model.{name}.in_index is {index}, but model.backbone gives {len(given)} maps")
+            found = [given[i] for i in index]
+            if list(expected) != found:
+                raise ValueError(f"model.{name}.in_channels is {list(expected)}, but model.backbone gives {found}")
 
 
 def _build(cfg: Config) -> Runner:
