@@ -31,6 +31,8 @@ def find_file(source: str | Path, name: str) -> Path | None:
     if not isinstance(source, str | Path):
         raise TypeError(f"expected a variant's name, a folder or a hub id, got {type(source).__name__}")
     folder = Path(os.path.expanduser(source))
+    if folder.is_file():
+        raise FileNotFoundError(f"{source} is a file, which has no {name} beside its weights; name the variant too")
     if not folder.is_dir():
         if isinstance(source, Path) or folder.exists() or source.count("/") != 1:
             raise FileNotFoundError(f"{source} is no folder, variant or hub id.{closest(str(source), VARIANTS)}")

@@ -68,6 +68,7 @@ def test_classify_names_what_it_cannot_read_and_goes_on(run_tool, photograph, fo
         (["--weights", "none.pth"], "none.pth"),
         (["--variant", "focalnet_tiny_srf", "--weights", "none.pth"], "none.pth"),
         (["--weights", "photos"], "photos has no config.json"),
+        (["--weights", "classifier/config.json"], "classifier/config.json is a file, which has no"),
         (["--weights", "headless"], "headless has no classification head"),
         (["--weights", "classifier", "--device", "abacus"], "abacus"),
     ],
