@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -44,6 +45,35 @@ def leaf_datasets(dataset: Mapping) -> Iterator[Mapping]:
             yield from leaf_datasets(part)
     else:
         yield dataset
+
+
+def name_damaged_files(dataset: Any) -> None:
+    """Let a built dataset's transforms that load files say which file they could not read.
+
+    mmcv names a damaged image, but Pillow, which reads the labels of mmsegmentation, does not.
+    """
+    for part in getattr(dataset, "datasets", [getattr(dataset, "dataset", None)]):
+        if part is not None:
+            name_damaged_files(part)
+    pipeline = getattr(dataset, "pipeline", None)
+    for i, transform in enumerate(getattr(pipeline, "transforms", ())):
+        if type(transform).__name__.startswith("Load"):
+            pipeline.transforms[i] = _NamingLoader(transform)
+
+
+class _NamingLoader:
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            return self.transform(sample)
+        except OSError as error:
+            path = sample.get("seg_map_path") or sample.get("img_path")
+            raise OSError(f"{path} cannot be read: {error}") from error
+
+    def __repr__(self) -> str:
+        return repr(self.transform)
 
 
 def _parts(dataset: Mapping) -> list[str]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
@@ -87,6 +88,8 @@ def _run(tool: str, args: argparse.Namespace, build: Callable[..., Runner], work
     except KeyboardInterrupt:
         print(f"{tool}: interrupted", file=sys.stderr)
         return 130
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     return 0
 
 

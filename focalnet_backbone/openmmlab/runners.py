@@ -13,10 +13,11 @@ from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 import focalnet_backbone.openmmlab  # noqa: F401  (operators, safe checkpoints and FocalNet for any config)
 from focalnet_backbone.openmmlab.backbone import FocalNet
-from focalnet_backbone.openmmlab.data import check_datasets
+from focalnet_backbone.openmmlab.data import check_datasets, name_damaged_files
 from focalnet_backbone.openmmlab.resume import latest_checkpoint
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
 
@@ -211,8 +212,16 @@ def check_channels(model: dict[str, Any]) -> None:
                 raise ValueError(f"model.{name}.in_channels is {list(expected)}, but model.backbone gives {found}")
 
 
+class _Runner(Runner):
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        loader = Runner.build_dataloader(*args, **kwargs)
+        name_damaged_files(loader.dataset)
+        return loader
+
+
 def _build(cfg: Config) -> Runner:
-    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    return RUNNERS.build(cfg) if "runner_type" in cfg else _Runner.from_cfg(cfg)
 
 
 def _distribute_on_cpu(cfg: Config) -> None:

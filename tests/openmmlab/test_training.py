@@ -124,15 +124,15 @@ def test_mmseg_s_own_tool_trains_the_config(tiny_options, tmp_path):
     assert (tmp_path / "work" / "iter_4.pth").exists()
 
 
-def test_two_processes_train_and_test_on_the_cpu(tiny_options, tmp_path):
+def test_two_processes_train_and_test_on_the_cpu(tiny_options, tmp_path, capfd):
     options = ["--cfg-options", *tiny_options, "model.decode_head.norm_cfg.type=SyncBN", "train_cfg.max_iters=2"]
     work = ["--work-dir", str(tmp_path / "work")]
     train = ["bash", str(ROOT / "tools" / "dist_train.sh"), str(SAMPLE_CONFIG), "2", *work, *options]
     subprocess.run(train, cwd=tmp_path, env=environment(), check=True)
     checkpoint = tmp_path / "work" / "iter_2.pth"
     test = ["bash", str(ROOT / "tools" / "dist_test.sh"), str(SAMPLE_CONFIG), str(checkpoint), "2", *work, *options]
-    done = subprocess.run(test, cwd=tmp_path, env=environment(), check=True, capture_output=True, text=True)
-    assert "mIoU" in done.stdout + done.stderr
+    subprocess.run(test, cwd=tmp_path, env=environment(), check=True)
+    assert "mIoU" in "".join(capfd.readouterr())
 
 
 def test_test_tool_prints_the_iou_of_each_class_and_saves_predictions(trained, tiny_options, tmp_path, capfd):
@@ -216,6 +216,14 @@ def test_a_damaged_image_is_named(capfd, spoilt, workers):
     (spoilt.images / "00003.jpg").write_bytes(b"text")
     line = fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options, f"train_dataloader.num_workers={workers}"])
     assert "images/training/00003.jpg" in line
+
+
+@pytest.mark.parametrize(("workers", "damage"), [(0, lambda png: b"text"), (1, lambda png: png[:99])])
+def test_a_damaged_label_is_named(capfd, spoilt, workers, damage):
+    label = spoilt.annotations / "00003.png"
+    label.write_bytes(damage(label.read_bytes()))
+    line = fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options, f"train_dataloader.num_workers={workers}"])
+    assert "annotations/training/00003.png cannot be read: " in line
 
 
 def test_wrong_configs_and_values_are_one_line(capfd, tiny_options, tmp_path, monkeypatch):
