@@ -3,10 +3,12 @@
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$repo/tools/processes.sh"
 bash "$repo/tools/setup.sh"
 cd "$repo"
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .
+fill_caches
 # One thread a process: the processes already fill the cores.
 OMP_NUM_THREADS=1 "$python" -m pytest -n auto --dist loadfile "$@"

@@ -1,4 +1,8 @@
-# Sourced by dist_train.sh and dist_test.sh, after environment.sh.
+# Sourced by dist_train.sh, dist_test.sh and check.sh, after environment.sh.
+
+# yapf, which mmengine imports, caches its grammar at its first import, and a process that imports it just then reads
+# half a file: so before several processes do.
+fill_caches() { "$python" -c "import yapf"; }
 
 # run_processes COUNT SCRIPT [ARGUMENTS]: run a Python script in that many processes.
 run_processes() {
@@ -13,5 +17,6 @@ run_processes() {
         place=(--nnodes "$NNODES" --node-rank "${NODE_RANK:?}" --master-addr "${MASTER_ADDR:?}"
             --master-port "${PORT:-29500}")
     fi
+    fill_caches
     exec "$python" -m torch.distributed.run --nproc-per-node "$1" "${place[@]}" "${@:2}"
 }
