@@ -21,7 +21,7 @@ def check_datasets(cfg: Config, loaders: tuple[str, ...]) -> None:
     Raises:
         FileNotFoundError: folders or annotation files are missing, or there is no image; the message gives the
             layout that is expected, or the image whose label is missing.
-        ValueError: the first image and its label do not go together, or the model has fewer classes than the data.
+        ValueError: the first image and its label do not go together, or the model has not the classes of the data.
     """
     datasets = [dataset for name in loaders if cfg.get(name) for dataset in leaf_datasets(cfg[name].dataset)]
     expected = {}
@@ -32,7 +32,9 @@ def check_datasets(cfg: Config, loaders: tuple[str, ...]) -> None:
             layout = ", ".join(dict.fromkeys(parts))
             raise FileNotFoundError(f"no dataset at {root} (in {Path.cwd()}). Expected in that folder: {layout}")
     for dataset in datasets:
-        if not dataset.get("ann_file"):
+        if dataset.get("ann_file"):
+            _check_classes(dataset, cfg.model)
+        else:
             _check_listed(dataset, cfg.model)
 
 
@@ -102,6 +104,27 @@ def _check_listed(dataset: Mapping, model: Mapping) -> None:
                 raise ValueError(f"model.{name}.num_classes is {head['num_classes']}, but the data has {len(classes)}")
     if classes:
         _check_label(samples[0], len(classes), samples.ignore_index)
+
+
+def _check_classes(dataset: Mapping, model: Mapping) -> None:
+    """Check a dataset of boxes: mmdetection would train a model of other classes, and fail when it is evaluated."""
+    with DATASETS.switch_scope_and_registry(None) as registry:
+        usual = getattr(registry.get(dataset["type"]), "METAINFO", {})
+    info = {**usual, **(dataset.get("metainfo") or {})}
+    classes = info.get("thing_classes", info.get("classes"))
+    if not isinstance(classes, Sequence) or isinstance(classes, str) or "language_model" in model:
+        return
+    roi_head = model.get("roi_head") or {}
+    parts = {
+        "model.bbox_head": model.get("bbox_head"),
+        "model.roi_head.bbox_head": roi_head.get("bbox_head"),
+        "model.roi_head.mask_head": roi_head.get("mask_head"),
+    }
+    for name, heads in parts.items():
+        for head in heads if isinstance(heads, Sequence) else [heads or {}]:
+            if head.get("num_classes", len(classes)) != len(classes):
+                found = f"{name}.num_classes is {head['num_classes']}"
+                raise ValueError(f"{found}, but the data has {len(classes)} (metainfo.classes)")
 
 
 def _check_label(sample: Mapping, classes: int, ignored: int) -> None:

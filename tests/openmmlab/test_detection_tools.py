@@ -89,3 +89,10 @@ def test_a_missing_coco_dataset_is_one_line_with_the_expected_layout(config, tmp
     assert launch.command_train([str(config)]) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert all(word in line for word in ("nowhere", "coco/instances_training.json", "images/validation"))
+
+
+def test_a_head_of_other_classes_than_the_data_s_is_named(config, capfd):
+    config.write_text(config.read_text().replace("num_classes=4", "num_classes=80"))
+    assert launch.command_train([str(config)]) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line == "train.py: model.bbox_head.num_classes is 80, but the data has 4 (metainfo.classes)"

@@ -16,7 +16,9 @@ from tests.readme import ROOT, code_blocks, split_commands
 
 HEADING = "mmsegmentation and mmdetection"
 OWN_CONFIG, IN_PYTHON = [block for language, block in code_blocks(HEADING) if language == "python"]
-PUBLISHED, SAMPLE = [split_commands(block) for language, block in code_blocks(HEADING) if language == "bash"]
+SEGMENTORS, DETECTORS, SAMPLE = [
+    split_commands(block) for language, block in code_blocks(HEADING) if language == "bash"
+]
 
 
 def test_own_config_builds_a_segmentor_with_focalnet(tmp_path):
@@ -37,14 +39,16 @@ def test_python_snippet_runs():
     exec(IN_PYTHON, {})
 
 
-@pytest.mark.parametrize("command", PUBLISHED, ids=lambda command: " ".join(command[1:]))
+@pytest.mark.parametrize("command", [*SEGMENTORS, *DETECTORS], ids=lambda command: " ".join(command[1:]))
 def test_commands_for_published_models_name_tools_configs_and_flags_that_exist(command):
     _, tool, config, *rest = command
     assert (ROOT / tool).is_file()
     cfg = Config.fromfile(ROOT / config)
-    if "--tta" in rest:
-        assert cfg.tta_pipeline
-        assert rest[0] == f"work_dirs/{Path(config).stem}/iter_{cfg.train_cfg.max_iters}.pth"
+    assert "--tta" not in rest or cfg.tta_pipeline
+    if Path(tool).name == "dist_test.sh":
+        loop = cfg.train_cfg
+        last = f"epoch_{loop.max_epochs}" if "max_epochs" in loop else f"iter_{loop.max_iters}"
+        assert rest[0] == f"work_dirs/{Path(config).stem}/{last}.pth"
 
 
 def test_commands_for_the_sample_dataset_run_in_their_order(tiny_options, tmp_path, monkeypatch, capfd):
