@@ -108,9 +108,10 @@ def _check_listed(dataset: Mapping, model: Mapping) -> None:
 
 def _check_classes(dataset: Mapping, model: Mapping) -> None:
     """Check a dataset of boxes: mmdetection would train a model of other classes, and fail when it is evaluated."""
+    kind = dataset["type"]  # In configs that import what they name, the class itself.
     with DATASETS.switch_scope_and_registry(None) as registry:
-        usual = getattr(registry.get(dataset["type"]), "METAINFO", {})
-    info = {**usual, **(dataset.get("metainfo") or {})}
+        found = registry.get(kind) if isinstance(kind, str) else kind
+    info = {**getattr(found, "METAINFO", {}), **(dataset.get("metainfo") or {})}
     classes = info.get("thing_classes", info.get("classes"))
     if not isinstance(classes, Sequence) or isinstance(classes, str) or "language_model" in model:
         return
@@ -123,8 +124,8 @@ def _check_classes(dataset: Mapping, model: Mapping) -> None:
     for name, heads in parts.items():
         for head in heads if isinstance(heads, Sequence) else [heads or {}]:
             if head.get("num_classes", len(classes)) != len(classes):
-                found = f"{name}.num_classes is {head['num_classes']}"
-                raise ValueError(f"{found}, but the data has {len(classes)} (metainfo.classes)")
+                wrong = f"{name}.num_classes is {head['num_classes']}"
+                raise ValueError(f"{wrong}, but the data has {len(classes)} (metainfo.classes)")
 
 
 def _check_label(sample: Mapping, classes: int, ignored: int) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from focalnet_backbone.openmmlab import launch
+from focalnet_backbone.openmmlab.data import check_datasets
 
 CONFIG = """
 _base_ = ["mmdet::atss/atss_r50_fpn_1x_coco.py"]
@@ -96,3 +98,14 @@ def test_a_head_of_other_classes_than_the_data_s_is_named(config, capfd):
     assert launch.command_train([str(config)]) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert line == "train.py: model.bbox_head.num_classes is 80, but the data has 4 (metainfo.classes)"
+
+
+def test_datasets_named_by_their_class_have_its_classes(sample_dataset):
+    from mmdet.datasets import CocoDataset
+
+    dataset = {"type": CocoDataset, "data_root": str(sample_dataset), "ann_file": "coco/instances_training.json"}
+    cfg = Config({"train_dataloader": {"dataset": dataset}, "model": {"roi_head": {"bbox_head": [{"num_classes": 4}]}}})
+    with pytest.raises(ValueError, match="num_classes is 4, but the data has 80"):
+        check_datasets(cfg, ("train_dataloader",))
+    cfg.model.roi_head.bbox_head[0].num_classes = 80
+    check_datasets(cfg, ("train_dataloader",))
