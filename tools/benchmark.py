@@ -2,7 +2,7 @@
 """Compare the speed and memory of FocalNets: this package's, timm's (channels-last) and transformers', same weights.
 
     python tools/benchmark.py focalnet_tiny_lrf --set "focal_windows=[9,9,9,9]"
-    python tools/benchmark.py focalnet_tiny_lrf focalnet_base_lrf --size 512 800x1280 --batch-size 1 2 \
+    python tools/benchmark.py focalnet_tiny_lrf focalnet_base_lrf --size 512 800x1280 --batch-size 1 2 \\
         --measure forward training memory --json speed.json --plot speed.png
     python tools/benchmark.py focalnet_tiny_lrf --scaling 256 512 1024 2048
 
