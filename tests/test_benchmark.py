@@ -113,6 +113,10 @@ def test_the_tool_prints_writes_and_draws(run_tool, tmp_path):
     arguments += ["--rounds", 1, "--scaling", 32, 64, "--threads", 1]
     status, output, errors = run_tool("benchmark.py", "focalnet_tiny_lrf", *SETTINGS, *arguments, *files)
     assert status == 0, errors
+    assert (
+        f" cores, 1 threads, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.partition('+')[0]}"
+        in output
+    )
     assert "focalnet_tiny_lrf, 2 x 32x64, float32" in output
     assert "kept for the backward pass" in output
     report = json.loads((tmp_path / "speed.json").read_text())

@@ -26,6 +26,7 @@ from focalnet_backbone.benchmark import (
     Case,
     describe_environment,
     format_case,
+    format_environment,
     format_scaling,
     format_table,
     measure_case,
@@ -146,7 +147,7 @@ def main() -> int:
         print(f"{name} is not installed, and left out")
     if cases:
         report["environment"] = describe_environment(cases[0].device)
-    print(report["environment"], flush=True)
+    print(format_environment(report["environment"]), flush=True)
     for case in cases if args.measure else []:
         result = measure_case(case, args.measure)
         print(format_case(result), flush=True)

@@ -47,6 +47,14 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+def format_environment(environment: dict[str, Any]) -> str:
+    """What `describe_environment` found, as a line of text."""
+    parts = [environment["device"]]
+    if "threads" in environment:
+        parts += [f"{environment['cores']} cores", f"{environment['threads']} threads", environment["capability"]]
+    return ", ".join([*parts, *(f"{name} {version}" for name, version in environment["versions"].items())])
+
+
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
