@@ -47,6 +47,14 @@ def test_a_wrong_number_of_processes_is_named_in_one_line(script, processes):
     assert result.stderr == f"{name}: PROCESSES must be a number of at least 1, got '{processes}'\n"
 
 
+def test_caches_that_processes_would_write_all_at_once_are_filled_before(tmp_path):
+    fill = f'source "{TOOLS}/environment.sh"; source "{TOOLS}/processes.sh"; fill_caches'
+    result = run("bash", "-c", fill, env={**os.environ, "FOCALNET_VENV": sys.prefix, "XDG_CACHE_HOME": str(tmp_path)})
+    assert result.returncode == 0, result.stderr
+    grammars = {path.name.partition("-")[0] for path in tmp_path.glob("YAPF/*/*.pickle")}
+    assert grammars == {"Grammar", "PatternGrammar"}
+
+
 def test_set_up_takes_no_arguments(tmp_path):
     environment = {**os.environ, "FOCALNET_VENV": str(tmp_path / "venv")}
     result = run("bash", TOOLS / "setup.sh", "torch", env=environment)

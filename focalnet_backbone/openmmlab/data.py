@@ -107,7 +107,10 @@ def _check_listed(dataset: Mapping, model: Mapping) -> None:
 
 
 def _check_classes(dataset: Mapping, model: Mapping) -> None:
-    """Check a dataset of boxes: mmdetection would train a model of other classes, and fail when it is evaluated."""
+    """Check a dataset of boxes: mmdetection would train a model of other classes, and fail when it is evaluated.
+
+    Its own `NumClassCheckHook` needs a built model, and refuses panoptic and language-guided ones that are right.
+    """
     kind = dataset["type"]  # In configs that import what they name, the class itself.
     with DATASETS.switch_scope_and_registry(None) as registry:
         found = registry.get(kind) if isinstance(kind, str) else kind

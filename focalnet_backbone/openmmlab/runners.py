@@ -213,6 +213,8 @@ def check_channels(model: dict[str, Any]) -> None:
 
 
 class _Runner(Runner):
+    """A runner whose datasets name the files that they cannot read, from the first batch on."""
+
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
         loader = Runner.build_dataloader(*args, **kwargs)

@@ -1,17 +1,9 @@
 """Cascade Mask R-CNN with FocalNet-T (srf), 3x schedule: box heads of four convolutions, GIoU loss."""
 
-_base_ = ["mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py", "./coco_3x.py"]
+_base_ = ["mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py", "./recipe.py"]
 
 model = dict(
-    # Published weights have windows of 3; the loader enlarges their kernels.
-    backbone=dict(
-        _delete_=True,
-        type="FocalNet",
-        variant="focalnet_tiny_srf",
-        focal_windows=[11, 9, 9, 7],
-        drop_path_rate=0.3,
-        init_cfg=dict(type="Pretrained", checkpoint="focalnet_tiny_srf"),
-    ),
+    backbone=dict(_delete_=True, **_base_.focalnet, focal_windows=[11, 9, 9, 7]),
     neck=dict(in_channels=[96, 192, 384, 768]),
     roi_head=dict(
         bbox_head=[
@@ -37,3 +29,7 @@ model = dict(
         ]
     ),
 )
+train_dataloader = dict(dataset=dict(pipeline=_base_.mask_pipeline))
+train_cfg = dict(max_epochs=36)
+param_scheduler = _base_.schedule_3x
+optim_wrapper = dict(optimizer=dict(_delete_=True, **_base_.adamw), paramwise_cfg=_base_.no_decay_of_norms)
