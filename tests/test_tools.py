@@ -47,6 +47,14 @@ def test_a_wrong_number_of_processes_is_named_in_one_line(script, processes):
     assert result.stderr == f"{name}: PROCESSES must be a number of at least 1, got '{processes}'\n"
 
 
+@pytest.mark.parametrize("script", [("dist_train.sh",), ("dist_test.sh", "weights.pth")], ids=lambda words: words[0])
+def test_a_config_that_is_not_there_is_named_before_processes_start(script):
+    name, *weights = script
+    result = run("bash", TOOLS / name, "nowhere.py", *weights, "2")
+    assert result.returncode == 2
+    assert result.stderr == f"{name}: no config file nowhere.py\n"
+
+
 def test_caches_that_processes_would_write_all_at_once_are_filled_before(tmp_path):
     fill = f'source "{TOOLS}/environment.sh"; source "{TOOLS}/processes.sh"; fill_caches'
     result = run("bash", "-c", fill, env={**os.environ, "FOCALNET_VENV": sys.prefix, "XDG_CACHE_HOME": str(tmp_path)})

@@ -4,7 +4,7 @@
 # half a file: so before several processes do.
 fill_caches() { "$python" -c "import yapf"; }
 
-# run_processes COUNT SCRIPT [ARGUMENTS]: run a Python script in that many processes.
+# run_processes COUNT SCRIPT CONFIG [ARGUMENTS]: run a Python script in that many processes.
 run_processes() {
     local place=(--standalone)
     case $1 in
@@ -13,6 +13,11 @@ run_processes() {
         exit 2
         ;;
     esac
+    # What a process answers to, torchrun follows with a page of its own.
+    if [ ! -f "$3" ]; then
+        echo "$(basename "$0"): no config file $3" >&2
+        exit 2
+    fi
     if [ "${NNODES:-1}" != 1 ]; then
         place=(--nnodes "$NNODES" --node-rank "${NODE_RANK:?}" --master-addr "${MASTER_ADDR:?}"
             --master-port "${PORT:-29500}")

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 import focalnet_backbone.openmmlab  # noqa: F401  (operators, safe checkpoints and FocalNet for any config)
 from focalnet_backbone.openmmlab.backbone import FocalNet
-from focalnet_backbone.openmmlab.data import check_datasets, name_damaged_files
+from focalnet_backbone.openmmlab.data import check_datasets, leaf_datasets, name_damaged_files
 from focalnet_backbone.openmmlab.resume import latest_checkpoint
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
 
@@ -213,11 +213,18 @@ def check_channels(model: dict[str, Any]) -> None:
 
 
 class _Runner(Runner):
-    """A runner whose datasets name the files that they cannot read, from the first batch on."""
+    """A runner whose datasets name the files that they cannot read."""
 
     @staticmethod
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        loader = Runner.build_dataloader(*args, **kwargs)
+    def build_dataloader(dataloader: DataLoader | dict[str, Any], *args: Any, **kwargs: Any) -> DataLoader:
+        try:
+            loader = Runner.build_dataloader(dataloader, *args, **kwargs)
+        except (KeyError, ValueError, TypeError, AssertionError) as error:
+            files = [part["ann_file"] for part in leaf_datasets(dataloader["dataset"]) if part.get("ann_file")]
+            if not files:
+                raise
+            problem = f"{type(error).__name__}: {error}"
+            raise ValueError(f"the dataset of {' and '.join(files)} cannot be built: {problem}") from error
         name_damaged_files(loader.dataset)
         return loader
 

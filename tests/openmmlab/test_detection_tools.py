@@ -93,6 +93,17 @@ def test_a_missing_coco_dataset_is_one_line_with_the_expected_layout(config, tmp
     assert all(word in line for word in ("nowhere", "coco/instances_training.json", "images/validation"))
 
 
+@pytest.mark.parametrize("content", [b'{"images": [', b"\xff\xfe", b"", b"[]", b"{}"])
+def test_damaged_annotations_are_named(config, sample_dataset, tmp_path, capfd, content):
+    root = Path(shutil.copytree(sample_dataset, tmp_path / "data"))
+    (root / "coco" / "instances_training.json").write_bytes(content)
+    config.write_text(CONFIG.replace("ROOT", str(root)))
+    options = ["--work-dir", str(tmp_path / "work"), "--cfg-options", "experiment_name=damaged"]
+    assert launch.command_train([str(config), *options]) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("train.py: the dataset of coco/instances_training.json cannot be built: ")
+
+
 def test_a_head_of_other_classes_than_the_data_s_is_named(config, capfd):
     config.write_text(config.read_text().replace("num_classes=4", "num_classes=80"))
     assert launch.command_train([str(config)]) == 2
