@@ -309,8 +309,9 @@ def test_the_tool_writes_three_pictures(photos, tmp_path, run_tool):
 
 def test_the_tool_draws_kernels_without_images(tmp_path, run_tool):
     arguments = ("--what", "kernels", "--stage", 3, "--block", 2, "--out", tmp_path)
-    status, _, errors = run_tool(TOOL, *arguments, "--variant", "focalnet_tiny_srf")
+    status, output, errors = run_tool(TOOL, *arguments, "--variant", "focalnet_tiny_srf")
     assert status == 0, errors
+    assert output.endswith(f"kernels drawn, to {tmp_path}\n")
     assert names_below(tmp_path) == ["kernels_stage3.png"]
 
 

@@ -109,7 +109,8 @@ def main() -> int:
         return 130
     except (ImportError, OSError, RuntimeError) as error:
         return fail("visualize.py", error)
-    print(f"{len(outputs) - failed} images drawn, {failed} failed, to {args.out}")
+    drawn = f"{len(outputs) - failed} images drawn, {failed} failed" if outputs else "kernels drawn"
+    print(f"{drawn}, to {args.out}")
     return 1 if failed else 0
 
 
