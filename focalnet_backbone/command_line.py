@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 
 
 def positive(text: str) -> int:
@@ -18,6 +19,9 @@ def one_line(error: BaseException) -> str:
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     if "Traceback (most recent call last)" in text:
         text = text.strip().splitlines()[-1]
+    if not text and error.__traceback__:  # As of an assertion without message: what says most is the code.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{place.line} ({type(error).__name__}, {place.filename}:{place.lineno})"
     return " ".join(text.split())
 
 

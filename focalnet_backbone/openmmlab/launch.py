@@ -16,7 +16,7 @@ from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.command_line import fail
 from focalnet_backbone.openmmlab.runners import build_test_runner, build_training_runner
 
-CONFIG_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, CheckpointError)
+CONFIG_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, AssertionError, CheckpointError)
 """What wrong files, configs and arguments raise while a runner is built."""
 
 

@@ -104,6 +104,14 @@ def test_damaged_annotations_are_named(config, sample_dataset, tmp_path, capfd, 
     assert line.startswith("train.py: the dataset of coco/instances_training.json cannot be built: ")
 
 
+def test_an_assertion_without_message_is_told_by_its_code(config, tmp_path, capfd):
+    options = ["model.neck.in_channels=(4,8,16,32)", "experiment_name=assertion"]
+    assert launch.command_train([str(config), "--work-dir", str(tmp_path), "--cfg-options", *options]) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("train.py: assert isinstance(in_channels, list) (AssertionError, ")
+    assert "fpn.py:" in line
+
+
 def test_a_head_of_other_classes_than_the_data_s_is_named(config, capfd):
     config.write_text(config.read_text().replace("num_classes=4", "num_classes=80"))
     assert launch.command_train([str(config)]) == 2
