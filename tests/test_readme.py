@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from focalnet_backbone import list_variants
-from focalnet_backbone.variants import VARIANTS
+from focalnet_backbone.network.variants import VARIANTS
 from tests.readme import PAGES, ROOT, code_blocks, read_section, split_commands
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]

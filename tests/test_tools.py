@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from focalnet_backbone import FocalNetConfig
-from focalnet_backbone.images import find_images
+from focalnet_backbone.features.images import find_images
 from tests.conftest import TOOLS
 
 

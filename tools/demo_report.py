@@ -23,8 +23,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from focalnet_backbone.command_line import fail
-from focalnet_backbone.files import whole_file
+from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.files import whole_file
 
 PAGE = string.Template("""<!doctype html>
 <html lang="en">

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from focalnet_backbone.command_line import fail
-from focalnet_backbone.files import whole_file
+from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.files import whole_file
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 

@@ -18,7 +18,7 @@ from focalnet_backbone.benchmark.contenders import OURS, Contender, make_checkpo
 from focalnet_backbone.benchmark.floor import make_floor
 from focalnet_backbone.benchmark.memory import peak_bytes, saved_bytes
 from focalnet_backbone.benchmark.timing import alternate, summarise
-from focalnet_backbone.config import FocalNetConfig
+from focalnet_backbone.network.config import FocalNetConfig
 
 CPU = torch.device("cpu")
 MEASURES = ("forward", "compiled", "training", "saving", "memory", "autocast")
@@ -143,7 +143,7 @@ def _step(case: Case, contender: Contender, x: Tensor) -> None:
 @contextmanager
 def _plain_blocks() -> Iterator[None]:
     """Our blocks by the plain formulation and plain autograd."""
-    with mock.patch("focalnet_backbone.blocks.may_bypass_submodules", return_value=False):
+    with mock.patch("focalnet_backbone.network.blocks.may_bypass_submodules", return_value=False):
         yield
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from focalnet_backbone.checkpoints import export_state_dict
-from focalnet_backbone.config import FocalNetConfig
 from focalnet_backbone.models import FocalNetForImageClassification
+from focalnet_backbone.network.config import FocalNetConfig
 
 OURS = "ours"
 PEERS = ("timm", "transformers")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from focalnet_backbone.benchmark.contenders import Contender
 from focalnet_backbone.benchmark.timing import time_once
-from focalnet_backbone.kernels import depthwise
+from focalnet_backbone.fast.kernels import depthwise
 
 _TRIALS = 2
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from focalnet_backbone.checkpoints.adapt import count_levels
 from focalnet_backbone.checkpoints.errors import CheckpointError
 from focalnet_backbone.checkpoints.formats import Weights
-from focalnet_backbone.config import FocalNetConfig
-from focalnet_backbone.variants import VARIANTS
+from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.network.variants import VARIANTS
 
 # Knobs that tell a family of models from another; the others are only sizes.
 _FAMILY = (
@@ -72,7 +72,7 @@ def infer_config(weights: Weights, stated: FocalNetConfig | None = None) -> Foca
     knobs = {**infer_knobs(weights.tensors), **weights.knobs}
     if stated is None:
         shown = [knob for knob in knobs if knob not in ("num_labels", "encoder_stride")]
-        configs = [variant.config() for variant in VARIANTS.values()]
+        configs = [FocalNetConfig.from_variant(name) for name in VARIANTS]
         stated = next((config for config in configs if not _contradictions(config, knobs, shown)), None)
         return stated and stated.replace(**knobs)
     for knob in _contradictions(stated, knobs, _FAMILY):

@@ -19,8 +19,7 @@ from focalnet_backbone.checkpoints.formats import Weights, check_values, export_
 from focalnet_backbone.checkpoints.report import summarise
 from focalnet_backbone.checkpoints.save import save_transformers, save_weights
 from focalnet_backbone.checkpoints.sources import open_source
-from focalnet_backbone.config import FocalNetConfig
-from focalnet_backbone.variants import get_variant
+from focalnet_backbone.network.config import FocalNetConfig
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ def convert_checkpoint(
     """
     if to not in TARGETS:
         raise ValueError(f"to must be one of {TARGETS}, got {to!r}")
-    given = None if variant is None else get_variant(variant).config()
+    given = None if variant is None else FocalNetConfig.from_variant(variant)
     path = _complete_path(Path(os.path.expanduser(out)), to)
     if path.exists() and not force:
         raise FileExistsError(f"{path} exists already; only --force (force=True) replaces it")

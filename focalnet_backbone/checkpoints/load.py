@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from focalnet_backbone.backbone import FocalNetTrunk
 from focalnet_backbone.checkpoints.adapt import count_levels, fit_tensor, split_kernel_name, suspect_knob
 from focalnet_backbone.checkpoints.errors import CheckpointError
 from focalnet_backbone.checkpoints.formats import Weights, check_values, recognise
 from focalnet_backbone.checkpoints.report import LoadReport, summarise
 from focalnet_backbone.checkpoints.sources import open_source
-from focalnet_backbone.config import FocalNetConfig
+from focalnet_backbone.network.backbone import FocalNetTrunk
+from focalnet_backbone.network.config import FocalNetConfig
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from focalnet_backbone.checkpoints.formats import export_state_dict
-from focalnet_backbone.config import CONFIG_FILE, FocalNetConfig
-from focalnet_backbone.files import whole_file
+from focalnet_backbone.network.config import CONFIG_FILE, FocalNetConfig
+from focalnet_backbone.system.files import whole_file
 
 _TASK_MODELS = {"head.weight": "FocalNetForImageClassification", "mask_token": "FocalNetForMaskedImageModeling"}
 

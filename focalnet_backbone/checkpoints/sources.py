@@ -14,8 +14,9 @@ from typing import Any
 from focalnet_backbone.checkpoints.download import download, hub_file, placed_folder
 from focalnet_backbone.checkpoints.errors import CheckpointError
 from focalnet_backbone.checkpoints.files import WEIGHT_SUFFIXES, read_file, read_folder
-from focalnet_backbone.config import FocalNetConfig, closest
-from focalnet_backbone.variants import VARIANTS, Variant, find_variant
+from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.network.variants import VARIANTS, Variant, find_variant
+from focalnet_backbone.system.spelling import closest
 
 logger = logging.getLogger(__name__)
 
@@ -101,13 +102,15 @@ def _open_variant(variant: Variant) -> Source:
         else:
             if failures:
                 logger.warning("%s: taking %s, as %s", variant.name, address, "; ".join(failures))
-            return Source(f"{variant.name} from {address}", source.checkpoint, variant.config())
+            return Source(
+                f"{variant.name} from {address}", source.checkpoint, FocalNetConfig.from_variant(variant.name)
+            )
     raise CheckpointError(f"no source of {variant.name} can be had: {'; '.join(failures)}")
 
 
 def _published_config(address: str) -> FocalNetConfig | None:
     variant = find_variant(address)
-    return variant and variant.config()
+    return variant and FocalNetConfig.from_variant(variant.name)
 
 
 def _transformers_config(folder: Path) -> FocalNetConfig | None:

@@ -11,9 +11,9 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import nn
 
-from focalnet_backbone.backbone import FocalNet
-from focalnet_backbone.config import FocalNetConfig
 from focalnet_backbone.detectron2.config import KNOBS
+from focalnet_backbone.network.backbone import FocalNet
+from focalnet_backbone.network.config import FocalNetConfig
 
 
 class FocalNetBackbone(FocalNet, Backbone):

@@ -12,11 +12,11 @@ from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
-from focalnet_backbone.backbone import FocalNet
 from focalnet_backbone.checkpoints import CheckpointError, load_checkpoint
 from focalnet_backbone.checkpoints.download import download
 from focalnet_backbone.checkpoints.files import read_file
-from focalnet_backbone.files import whole_file
+from focalnet_backbone.network.backbone import FocalNet
+from focalnet_backbone.system.files import whole_file
 
 
 class FocalNetCheckpointer(Checkpointer):

@@ -15,10 +15,10 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
 from focalnet_backbone.checkpoints import CheckpointError
-from focalnet_backbone.command_line import fail, one_line
 from focalnet_backbone.detectron2.datasets import read_coco
 from focalnet_backbone.detectron2.jobs import Job, load_job
 from focalnet_backbone.detectron2.train import evaluate_weights, refuse_older_training, train
+from focalnet_backbone.system.command_line import fail, one_line
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from detectron2.config import CfgNode
 
-from focalnet_backbone.config import FocalNetConfig
+from focalnet_backbone.network.config import FocalNetConfig
 
 _NOT_OF_THE_BACKBONE = {
     "hidden_sizes",

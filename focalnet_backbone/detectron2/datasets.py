@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from focalnet_backbone.config import closest
+from focalnet_backbone.system.spelling import closest
 
 FIELDS = {
     "images": ("id", "file_name", "height", "width"),

@@ -20,8 +20,8 @@ from focalnet_backbone.checkpoints.files import read_file
 from focalnet_backbone.detectron2.checkpoint import FocalNetCheckpointer
 from focalnet_backbone.detectron2.jobs import Job, load_job
 from focalnet_backbone.detectron2.train import build_model
-from focalnet_backbone.files import whole_file
-from focalnet_backbone.images import load_image
+from focalnet_backbone.features.images import load_image
+from focalnet_backbone.system.files import whole_file
 
 logger = logging.getLogger(__name__)
 

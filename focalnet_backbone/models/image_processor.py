@@ -17,10 +17,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvF
 
-from focalnet_backbone.files import whole_file
-from focalnet_backbone.images import IMAGENET_MEAN, IMAGENET_STD
+from focalnet_backbone.features.images import IMAGENET_MEAN, IMAGENET_STD
 from focalnet_backbone.models.pretrained import find_file, read_config
-from focalnet_backbone.variants import Variant, find_variant
+from focalnet_backbone.network.variants import Variant, find_variant
+from focalnet_backbone.system.files import whole_file
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 BILINEAR, BICUBIC = int(Image.Resampling.BILINEAR), int(Image.Resampling.BICUBIC)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focalnet_backbone.config import FocalNetConfig
 from focalnet_backbone.models.model import FocalNetModel
 from focalnet_backbone.models.outputs import FocalNetMaskedImageModelingOutput
+from focalnet_backbone.network.config import FocalNetConfig
 
 
 class FocalNetForMaskedImageModeling(FocalNetModel):

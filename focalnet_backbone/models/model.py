@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, TypeVar
-
 import torch
 from torch import Tensor, nn
 
-from focalnet_backbone.backbone import FocalNetTrunk
-from focalnet_backbone.config import FocalNetConfig
 from focalnet_backbone.models.outputs import FocalNetModelOutput
+from focalnet_backbone.models.pretrained import PretrainedMixin
+from focalnet_backbone.network.backbone import FocalNetTrunk
+from focalnet_backbone.network.config import FocalNetConfig
 
-AnyModel = TypeVar("AnyModel", bound="FocalNetModel")
 
-
-class FocalNetModel(FocalNetTrunk):
+class FocalNetModel(PretrainedMixin, FocalNetTrunk):
     """FocalNet with a final LayerNorm and average pooling, as transformers' class of this name.
 
     Args:
@@ -43,41 +39,6 @@ class FocalNetModel(FocalNetTrunk):
         if use_mask_token:
             self.mask_token = nn.Parameter(torch.empty(1, 1, config.embed_dim))
             nn.init.trunc_normal_(self.mask_token, std=config.initializer_range)
-
-    @classmethod
-    def from_pretrained(
-        cls: type[AnyModel],
-        source: str | Path,
-        *,
-        config: FocalNetConfig | None = None,
-        strict: bool = True,
-        **overrides: Any,
-    ) -> AnyModel:
-        """Build the model of a checkpoint and load it; the model comes in eval mode.
-
-        Args:
-            source: a variant's name, a folder with `config.json` (such as `save_pretrained` writes), a hub id, or,
-                with `config` given, any file or address that `load_checkpoint` takes.
-            config: the architecture; by default that of the source.
-            strict: False leaves what the source lacks, such as a head for other classes, as it is initialised.
-            **overrides: knobs of the architecture to change.
-
-        Raises:
-            FileNotFoundError, ValueError: the source has no config.
-            CheckpointError: the weights cannot be had or do not fit.
-        """
-        from focalnet_backbone.models.pretrained import load_pretrained
-
-        return load_pretrained(cls, source, config, strict, overrides)
-
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write `model.safetensors` and `config.json` as transformers' class of the same name reads them.
-
-        Returns the folder, which is made if need be.
-        """
-        from focalnet_backbone.models.pretrained import save_pretrained
-
-        return save_pretrained(self, folder)
 
     def encode(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Run stem and stages on images `(N, C, H, W)`.

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from focalnet_backbone.checkpoints import load_checkpoint
 from focalnet_backbone.checkpoints.download import hub_file, placed_folder
 from focalnet_backbone.checkpoints.save import save_transformers
-from focalnet_backbone.config import CONFIG_FILE, FocalNetConfig, closest
 from focalnet_backbone.models.labels import imagenet_labels
-from focalnet_backbone.variants import VARIANTS, find_variant
-
-if TYPE_CHECKING:
-    from focalnet_backbone.models.model import AnyModel, FocalNetModel
+from focalnet_backbone.network.config import CONFIG_FILE, FocalNetConfig
+from focalnet_backbone.network.variants import VARIANTS, find_variant
+from focalnet_backbone.system.spelling import closest
 
 logger = logging.getLogger(__name__)
+
+AnyModel = TypeVar("AnyModel", bound="PretrainedMixin")
 
 
 def find_file(source: str | Path, name: str) -> Path | None:
@@ -53,33 +53,58 @@ def read_config(source: str | Path) -> FocalNetConfig:
     variant = find_variant(source)
     if variant is not None:
         labels = imagenet_labels(variant.pretrained_on)
-        return variant.config(id2label=labels) if labels else variant.config()
+        return FocalNetConfig.from_variant(variant.name, **({"id2label": labels} if labels else {}))
     path = find_file(source, CONFIG_FILE)
     if path is None:
         raise FileNotFoundError(f"{source} has no {CONFIG_FILE}")
     return FocalNetConfig.from_pretrained(path)
 
 
-def load_pretrained(
-    cls: type[AnyModel], source: str | Path, config: FocalNetConfig | None, strict: bool, overrides: dict[str, Any]
-) -> AnyModel:
-    """Body of `FocalNetModel.from_pretrained`."""
-    config = read_config(source) if config is None else config
-    model = cls(config.replace(**overrides) if overrides else config)
-    load_checkpoint(model, source, strict=strict)
-    return model.eval()
+class PretrainedMixin:
+    """`from_pretrained` and `save_pretrained` for models that have a `config` and take one first."""
 
+    config: FocalNetConfig
 
-def save_pretrained(model: FocalNetModel, folder: str | Path) -> Path:
-    """Body of `FocalNetModel.save_pretrained`."""
-    config = model.config.replace()
-    if config.use_conv_embed and config.conv_embed_stem_padding != 2:
-        logger.warning(
-            "transformers pads the convolutional stem by 2, not by conv_embed_stem_padding=%d: there, %s will give "
-            "other outputs",
-            config.conv_embed_stem_padding,
-            folder,
-        )
-    config.extra["dtype"] = str(model.norm.weight.dtype).removeprefix("torch.")
-    save_transformers(Path(folder), model.state_dict(), config)
-    return Path(folder)
+    @classmethod
+    def from_pretrained(
+        cls: type[AnyModel],
+        source: str | Path,
+        *,
+        config: FocalNetConfig | None = None,
+        strict: bool = True,
+        **overrides: Any,
+    ) -> AnyModel:
+        """Build the model of a checkpoint and load it; the model comes in eval mode.
+
+        Args:
+            source: a variant's name, a folder with `config.json` (such as `save_pretrained` writes), a hub id, or,
+                with `config` given, any file or address that `load_checkpoint` takes.
+            config: the architecture; by default that of the source.
+            strict: False leaves what the source lacks, such as a head for other classes, as it is initialised.
+            **overrides: knobs of the architecture to change.
+
+        Raises:
+            FileNotFoundError, ValueError: the source has no config.
+            CheckpointError: the weights cannot be had or do not fit.
+        """
+        config = read_config(source) if config is None else config
+        model = cls(config.replace(**overrides) if overrides else config)
+        load_checkpoint(model, source, strict=strict)
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write `model.safetensors` and `config.json` as transformers' class of the same name reads them.
+
+        Returns the folder, which is made if need be.
+        """
+        config = self.config.replace()
+        if config.use_conv_embed and config.conv_embed_stem_padding != 2:
+            logger.warning(
+                "transformers pads the convolutional stem by 2, not by conv_embed_stem_padding=%d: there, %s will "
+                "give other outputs",
+                config.conv_embed_stem_padding,
+                folder,
+            )
+        config.extra["dtype"] = str(next(self.parameters()).dtype).removeprefix("torch.")
+        save_transformers(Path(folder), self.state_dict(), config)
+        return Path(folder)

@@ -11,8 +11,8 @@ from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from focalnet_backbone import backbone
-from focalnet_backbone.config import FocalNetConfig
+from focalnet_backbone.network import backbone
+from focalnet_backbone.network.config import FocalNetConfig
 
 RENAMED = {
     "use_postln": "use_post_layernorm",

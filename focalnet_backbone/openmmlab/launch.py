@@ -13,8 +13,8 @@ from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 from focalnet_backbone.checkpoints import CheckpointError
-from focalnet_backbone.command_line import fail
 from focalnet_backbone.openmmlab.runners import build_test_runner, build_training_runner
+from focalnet_backbone.system.command_line import fail
 
 CONFIG_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, AssertionError, CheckpointError)
 """What wrong files, configs and arguments raise while a runner is built."""

@@ -16,11 +16,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 from tqdm import tqdm
 
-from focalnet_backbone.files import whole_file
-from focalnet_backbone.images import load_image
+from focalnet_backbone.features.images import load_image
 from focalnet_backbone.openmmlab.data import leaf_datasets
 from focalnet_backbone.openmmlab.runners import load_config, require
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
+from focalnet_backbone.system.files import whole_file
 
 OPACITY = 0.6
 

@@ -16,7 +16,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler
 
-from focalnet_backbone.files import whole_file
+from focalnet_backbone.system.files import whole_file
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -9,7 +9,7 @@ from torch import nn
 
 from focalnet_backbone import FocalNet, FocalNetConfig
 from focalnet_backbone.benchmark.contenders import timm_arguments, transformers_arguments
-from focalnet_backbone.variants import VARIANTS, get_variant
+from focalnet_backbone.network.variants import VARIANTS
 
 # timm's stem always has stride 4, so it has no place for the isotropic models.
 TIMM_VARIANTS = [name for name in VARIANTS if not name.endswith("_iso")]
@@ -18,9 +18,9 @@ CLASSES = 5
 
 def shrunk(variant: str, **overrides) -> FocalNetConfig:
     """The config of a variant with its family's knobs and small sizes."""
-    stages = len(get_variant(variant).config().depths)
-    return get_variant(variant).config(
-        **{"embed_dim": 4, "depths": [1] * stages, "num_labels": CLASSES, "image_size": 32, **overrides}
+    stages = len(FocalNetConfig.from_variant(variant).depths)
+    return FocalNetConfig.from_variant(
+        variant, **{"embed_dim": 4, "depths": [1] * stages, "num_labels": CLASSES, "image_size": 32, **overrides}
     )
 
 

@@ -20,7 +20,8 @@ from torch import nn
 from focalnet_backbone.checkpoints import CheckpointError, export_state_dict, load_checkpoint
 from focalnet_backbone.checkpoints.convert import TARGETS, convert_checkpoint
 from focalnet_backbone.models import FocalNetForImageClassification, FocalNetForMaskedImageModeling
-from focalnet_backbone.variants import VARIANTS
+from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.network.variants import VARIANTS
 from tests.checkpoints.families import TIMM_VARIANTS, backbone, randomise, shrunk, timm_model
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_checkpoint.py"
@@ -77,7 +78,7 @@ def test_a_masked_image_model_for_transformers_opens_there(tmp_path):
 
 
 def test_the_architecture_of_a_published_size_is_found_without_naming_it(tmp_path):
-    config = VARIANTS["focalnet_tiny_lrf"].config(num_labels=2)
+    config = FocalNetConfig.from_variant("focalnet_tiny_lrf", num_labels=2)
     source = FocalNetForImageClassification(config).state_dict()
     convert_checkpoint(source, tmp_path / "saved", "transformers")
     assert transformers.FocalNetConfig.from_pretrained(tmp_path / "saved").focal_levels == [3, 3, 3, 3]

@@ -14,7 +14,8 @@ from focalnet_backbone.models import (
     FocalNetForMaskedImageModeling,
     FocalNetModel,
 )
-from focalnet_backbone.variants import VARIANTS, get_variant
+from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.network.variants import VARIANTS
 from tests.checkpoints.families import (
     TIMM_VARIANTS,
     backbone,
@@ -95,7 +96,7 @@ def test_native_weights_come_back_from_another_format_to_the_bit(variant, to):
 
 @pytest.mark.parametrize("variant", TIMM_VARIANTS)
 def test_every_full_size_variant_has_timms_names_and_shapes(variant):
-    config = get_variant(variant).config()
+    config = FocalNetConfig.from_variant(variant)
     with torch.device("meta"):
         native = FocalNetForImageClassification(config).state_dict()
         theirs = timm.create_model(variant, num_classes=config.num_labels).state_dict()
@@ -105,7 +106,7 @@ def test_every_full_size_variant_has_timms_names_and_shapes(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_full_size_variant_has_transformers_names_and_shapes(variant):
-    config = get_variant(variant).config()
+    config = FocalNetConfig.from_variant(variant)
     with torch.device("meta"):
         native = FocalNetForImageClassification(config).state_dict()
         theirs = transformers.FocalNetForImageClassification(transformers_config(config)).state_dict()

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from focalnet_backbone.checkpoints import export_state_dict
 from focalnet_backbone.models import FocalNetForImageClassification
-from focalnet_backbone.variants import get_variant
+from focalnet_backbone.network.config import FocalNetConfig
 from tests.readme import code_blocks, split_commands
 
 
@@ -23,7 +23,7 @@ def placed_weights(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     folder = tmp_path / "torch" / "checkpoints" / "timm--focalnet_tiny_lrf.ms_in1k"
     folder.mkdir(parents=True)
-    native = FocalNetForImageClassification(get_variant("focalnet_tiny_lrf").config()).state_dict()
+    native = FocalNetForImageClassification(FocalNetConfig.from_variant("focalnet_tiny_lrf")).state_dict()
     save_file(export_state_dict(native, "timm", use_post_layernorm=False), folder / "model.safetensors")
 
 

@@ -11,7 +11,7 @@ import pytest
 from detectron2.utils.logger import setup_logger
 
 from focalnet_backbone.detectron2.jobs import load_yaml
-from focalnet_backbone.sample_dataset import make_sample_dataset
+from focalnet_backbone.sample.scenes import make_sample_dataset
 
 TINY = Path(__file__).parent / "tiny.yaml"
 

@@ -16,7 +16,6 @@ from detectron2.utils.events import EventStorage
 from focalnet_backbone import FocalNet, FocalNetConfig
 from focalnet_backbone.analysis import count
 from focalnet_backbone.detectron2 import FocalNetBackbone, add_focalnet_config
-from focalnet_backbone.variants import VARIANTS
 from tests.conftest import knobs_from_reference, load_golden
 
 TINY = {"embed_dim": 4, "depths": [1, 1, 1, 1], "focal_windows": [3, 3, 3, 3]}
@@ -144,7 +143,7 @@ def test_the_work_is_that_of_the_core():
     knobs = {"focal_windows": [9, 9, 9, 9], "out_features": ["stage1", "stage2", "stage3", "stage4"]}
     image = torch.zeros(1, 3, 64, 64)
     parameters, macs = count(FocalNetBackbone(variant, **knobs), image)
-    assert (parameters, macs) == count(FocalNet(VARIANTS[variant].config(), **knobs), image)
+    assert (parameters, macs) == count(FocalNet(FocalNetConfig.from_variant(variant), **knobs), image)
     assert macs > 3e8
 
 

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from focalnet_backbone.detectron2.datasets import categories_of, check_registered, read_coco, register
 from focalnet_backbone.detectron2.jobs import load_job
-from focalnet_backbone.sample_dataset import THINGS
+from focalnet_backbone.sample.scenes import THINGS
 from tests.d2.conftest import TINY
 
 LAZY = Path(__file__).parents[2] / "configs" / "detectron2" / "mask_rcnn_focalnet_tiny_srf_1x.py"

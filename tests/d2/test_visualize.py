@@ -6,7 +6,7 @@ import torch
 from detectron2.modeling import build_model
 
 from focalnet_backbone import FocalNet
-from focalnet_backbone.visualize import read_kernels, watch_modulation
+from focalnet_backbone.pictures import read_kernels, watch_modulation
 
 
 def test_a_detectors_backbone_shows_what_the_core_with_its_weights_shows(tiny_cfg):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from focalnet_backbone.models import FocalNetForImageClassification, FocalNetModel
-from focalnet_backbone.variants import get_variant
+from focalnet_backbone.network.config import FocalNetConfig
 
 IMPORTS = """
 from focalnet_backbone import FocalNetConfig
@@ -90,5 +90,5 @@ def test_a_variant_is_loaded_by_name_with_its_class_names(published, image):
     model = FocalNetForImageClassification.from_pretrained("focalnet_tiny_srf")
     torch.testing.assert_close(model.head.weight, published[0].classifier.weight)
     assert model.config.id2label[281] == "tabby"
-    assert model.config == get_variant("focalnet_tiny_srf").config(id2label=model.config.id2label)
+    assert model.config == FocalNetConfig.from_variant("focalnet_tiny_srf", id2label=model.config.id2label)
     assert FocalNetModel.from_pretrained("focalnet_tiny_srf", drop_path_rate=0.0).config.drop_path_rate == 0

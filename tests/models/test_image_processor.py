@@ -14,7 +14,7 @@ from PIL import Image
 
 from focalnet_backbone.models import FocalNetImageProcessor
 from focalnet_backbone.models.image_processor import IMAGENET_MEAN, IMAGENET_STD
-from focalnet_backbone.variants import VARIANTS
+from focalnet_backbone.network.variants import VARIANTS
 from tests.models.conftest import make_config
 
 PUBLISHED = {"size": {"shortest_edge": 256}, "resample": 2, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}

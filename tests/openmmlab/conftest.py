@@ -13,7 +13,7 @@ import pytest
 from mmengine.registry import DefaultScope
 
 from focalnet_backbone.openmmlab import launch
-from focalnet_backbone.sample_dataset import make_sample_dataset
+from focalnet_backbone.sample.scenes import make_sample_dataset
 
 ROOT = Path(__file__).parents[2]
 SAMPLE_CONFIG = ROOT / "configs" / "mmseg" / "upernet_focalnet_sample.py"

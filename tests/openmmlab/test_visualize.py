@@ -7,7 +7,7 @@ from torch import nn
 
 import focalnet_backbone.openmmlab
 from focalnet_backbone import FocalNet
-from focalnet_backbone.visualize import watch_modulation
+from focalnet_backbone.pictures import watch_modulation
 
 
 def test_the_plugins_backbone_shows_what_the_core_with_its_weights_shows():

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
-from focalnet_backbone.config import FocalNetConfig
-from focalnet_backbone.images import IMAGENET_MEAN, IMAGENET_STD, load_image
+from focalnet_backbone.features.images import IMAGENET_MEAN, IMAGENET_STD, load_image
 from focalnet_backbone.models.pretraining.recipe import Recipe
+from focalnet_backbone.network.config import FocalNetConfig
 
 
 def derive_seed(*numbers: int) -> int:

@@ -17,16 +17,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
-from focalnet_backbone.config import FocalNetConfig
-from focalnet_backbone.files import whole_file
-from focalnet_backbone.images import find_images
-from focalnet_backbone.interruption import leave_interrupts_to_parent, stop_signals
+from focalnet_backbone.features.images import find_images
 from focalnet_backbone.models.image_processor import FocalNetImageProcessor
 from focalnet_backbone.models.masked_modeling import FocalNetForMaskedImageModeling
 from focalnet_backbone.models.pretraining.data import MaskedImages, StepSampler, derive_seed, pixel_statistics
 from focalnet_backbone.models.pretraining.picture import draw_reconstructions
 from focalnet_backbone.models.pretraining.recipe import Recipe
 from focalnet_backbone.models.pretraining.state import TrainingState
+from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.interruption import leave_interrupts_to_parent, stop_signals
 
 CHECKPOINT_FILE = "checkpoint.pth"
 MODEL_FOLDER = "model"

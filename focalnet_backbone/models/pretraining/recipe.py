@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from focalnet_backbone.config import FocalNetConfig
+from focalnet_backbone.network.config import FocalNetConfig
 
 AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.files import read_file
-from focalnet_backbone.config import FocalNetConfig
-from focalnet_backbone.files import whole_file
 from focalnet_backbone.models.masked_modeling import FocalNetForMaskedImageModeling
 from focalnet_backbone.models.pretraining.data import derive_seed
 from focalnet_backbone.models.pretraining.recipe import AMP_TYPES, Recipe
+from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.system.files import whole_file
 
 
 class TrainingState:

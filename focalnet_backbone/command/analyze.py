@@ -1,0 +1,80 @@
+"""Print parameters and multiply-accumulates (MACs, counted by fvcore) of FocalNets.
+
+    python tools/analyze_model.py                                      all variants beside the published numbers
+    python tools/analyze_model.py focalnet_tiny_lrf                    a table a stage
+    python tools/analyze_model.py focalnet_tiny_lrf --size 800 1280 --set "focal_windows=[9,9,9,9]"
+    python tools/analyze_model.py path/to/config.json                  a model saved by transformers or by this package
+
+Counted is the classification model, head included, as the published columns do. The head of the models trained on
+22k classes is left out, as it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from focalnet_backbone.analysis import analyze
+from focalnet_backbone.models import FocalNetForImageClassification
+from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.network.variants import VARIANTS, list_variants
+from focalnet_backbone.system.command_line import fail
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    name, found, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value) if found else None
+    except (SyntaxError, ValueError):
+        return name, value
+
+
+def read_config(model: str, overrides: dict[str, Any]) -> FocalNetConfig:
+    if Path(model).exists():
+        return FocalNetConfig.from_pretrained(model, **overrides)
+    config = FocalNetConfig.from_variant(model, **overrides)
+    return config.replace(num_labels=0) if config.num_labels == 21842 else config
+
+
+def build_empty(config: FocalNetConfig) -> FocalNetForImageClassification:
+    """The model without memory for its weights."""
+    with torch.device("meta"):
+        return FocalNetForImageClassification(config)
+
+
+def print_overview(names: list[str], size: tuple[int, int], overrides: dict[str, Any]) -> None:
+    title = f"MACs (G) at {size[0]}x{size[1]}"
+    print(f"{'variant':<20}{'parameters':>13}{'published (M)':>15}{title:>23}{'published at 224x224':>22}")
+    for name in names:
+        analysis = analyze(build_empty(read_config(name, overrides)), size)
+        published = VARIANTS[name].published_macs or "-"
+        row = f"{name:<20}{analysis.parameters:>13,}{VARIANTS[name].published_params:>15}"
+        print(f"{row}{analysis.macs / 1e9:>23.2f}{published:>22}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="variants or config.json files; all variants if none"
+    )
+    parser.add_argument(
+        "--size", type=int, nargs="+", default=[224], metavar="PIXELS", help="side, or height and width"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob of the config")
+    args = parser.parse_args()
+    try:
+        if len(args.size) > 2 or min(args.size) < 1:
+            raise ValueError(f"--size must be one or two numbers of at least 1, got {args.size}")
+        size = (args.size[0], args.size[-1])
+        overrides = dict(map(parse_override, args.set))
+        if not args.models:
+            print_overview(list_variants(), size, overrides)
+        for model in args.models:
+            print(f"{model}\n{analyze(build_empty(read_config(model, overrides)), size)}\n")
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        return fail("analyze_model.py", error)
+    return 0

@@ -1,0 +1,166 @@
+"""Compare the speed and memory of FocalNets: this package's, timm's (channels-last) and transformers', same weights.
+
+    python tools/benchmark.py focalnet_tiny_lrf --set "focal_windows=[9,9,9,9]"
+    python tools/benchmark.py focalnet_tiny_lrf focalnet_base_lrf --size 512 800x1280 --batch-size 1 2 \\
+        --measure forward training memory --json speed.json --plot speed.png
+    python tools/benchmark.py focalnet_tiny_lrf --scaling 256 512 1024 2048
+
+The implementations take turns within one process. Of the times, the median is printed, and the ratio to ours with its
+quartiles over the rounds. The floor is the time of the convolutions and matrix products alone, each by its fastest
+kernel. "Kept" are the bytes that autograd holds from the forward to the backward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from focalnet_backbone.benchmark import (
+    Case,
+    describe_environment,
+    format_case,
+    format_environment,
+    format_scaling,
+    format_table,
+    measure_case,
+    measure_scaling,
+    plot,
+)
+from focalnet_backbone.benchmark.cases import MEASURES
+from focalnet_backbone.benchmark.contenders import missing_peers
+from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.files import whole_file
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of "512" or "800x1280"."""
+    try:
+        height, width = map(int, text.split("x")) if "x" in text else (int(text),) * 2
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a size is like 512 or 800x1280, not {text!r}") from None
+    if min(height, width) < 1:
+        raise argparse.ArgumentTypeError(f"a size is at least 1 pixel, not {text}")
+    return height, width
+
+
+def parse_count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Name and value of KNOB=VALUE."""
+    name, found, value = text.partition("=")
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected KNOB=VALUE, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="*", metavar="VARIANT")
+    parser.add_argument("--size", type=parse_size, nargs="+", default=[(512, 512)], metavar="PIXELS")
+    parser.add_argument("--batch-size", type=parse_count, nargs="+", default=[1], metavar="N")
+    parser.add_argument("--measure", nargs="*", choices=MEASURES, default=["forward", "training", "memory"])
+    parser.add_argument("--scaling", type=parse_count, nargs="+", metavar="SIDE", help="also, the forward pass by side")
+    parser.add_argument("--set", type=parse_override, action="append", default=[], metavar="KNOB=VALUE")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="by autocast")
+    parser.add_argument("--threads", type=parse_count, help="CPU threads; all cores by default")
+    parser.add_argument("--rounds", type=parse_count, default=10, help="at most (default: 10)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="no new round after these (default: 20)")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="complete the measurements of an earlier --json")
+    parser.add_argument("--table", action="store_true", help="print the measurements as a table in Markdown too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them")
+    return parser
+
+
+def make_cases(args: argparse.Namespace) -> list[Case]:
+    """Every variant at every size and batch size."""
+    device = torch.device(args.device)
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu or cuda, got {args.device}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda, but PyTorch sees no GPU")
+    settings = {"device": device, "dtype": getattr(torch, args.dtype), "rounds": args.rounds, "seconds": args.seconds}
+    configs = {name: FocalNetConfig.from_variant(name, **dict(args.set)) for name in args.variants}
+    return [
+        Case(variant, config, size, batch_size, **settings)
+        for variant, config in configs.items()
+        for size in args.size
+        for batch_size in args.batch_size
+    ]
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no report of this tool: {error}") from None
+    if not isinstance(report, dict) or not {"environment", "cases", "scaling"} <= set(report):
+        raise ValueError(f"{path} is no report of this tool")
+    return report
+
+
+def add_case(report: dict[str, Any], result: dict[str, Any]) -> None:
+    """Add a case's measurements, to those of the same case if there are some."""
+    key = ("variant", "size", "batch_size", "dtype")
+    for case in report["cases"]:
+        if all(case[name] == result[name] for name in key):
+            case.update(result)
+            return
+    report["cases"].append(result)
+
+
+def main() -> int:
+    args = make_parser().parse_args()
+    try:
+        if not args.variants and not args.read:
+            raise ValueError("a variant or --read is needed")
+        cases = make_cases(args)
+        report: dict[str, Any] = {"cases": [], "scaling": None}
+        if args.read:
+            report = read_report(args.read)
+        for path in filter(None, (args.json, args.plot)):
+            if not path.parent.is_dir():
+                raise FileNotFoundError(f"no folder {path.parent}")
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        return fail("benchmark.py", error)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    for name in missing_peers():
+        print(f"{name} is not installed, and left out")
+    if cases:
+        report["environment"] = describe_environment(cases[0].device)
+    print(format_environment(report["environment"]), flush=True)
+    for case in cases if args.measure else []:
+        result = measure_case(case, args.measure)
+        print(format_case(result), flush=True)
+        add_case(report, result)
+    if cases and args.scaling:
+        report["scaling"] = measure_scaling(cases[0], args.scaling)
+        print(format_scaling(report["scaling"]))
+    if not cases:
+        print("\n".join(map(format_case, report["cases"])))
+    if args.table:
+        print(format_table(report["cases"]))
+    if args.json:
+        with whole_file(args.json) as unfinished:
+            unfinished.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    if args.plot:
+        with whole_file(args.plot) as unfinished:
+            plot(report["cases"], report["scaling"]).savefig(unfinished, dpi=150)
+    return 0

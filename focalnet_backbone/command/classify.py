@@ -1,0 +1,49 @@
+"""Print the most probable classes of photographs.
+
+    python tools/classify.py cat.jpg dog.jpg --variant focalnet_tiny_lrf
+    python tools/classify.py cat.jpg --variant focalnet_tiny_lrf --weights focalnet_tiny_lrf.pth
+    python tools/classify.py cat.jpg --weights my_finetuned_model/
+
+With a variant alone, its published weights are fetched. Weights alone must be a folder or hub id with a config.json.
+The exit status is 0 if every image was classified, 1 if some were not (each is named), 2 for wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from focalnet_backbone.features.images import load_image
+from focalnet_backbone.models.classify import load_classifier, top_classes
+from focalnet_backbone.network.variants import list_variants
+from focalnet_backbone.system.command_line import fail, positive
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument("--variant", metavar="NAME", help=f"one of {', '.join(list_variants())}")
+    parser.add_argument("--weights", metavar="SOURCE", help="a file, a folder, a hub id or an address")
+    parser.add_argument("--topk", type=positive, default=5, metavar="K", help="classes an image (%(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (%(default)s)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        model, processor = load_classifier(args.variant, args.weights)
+        model.to(args.device)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        return fail("classify.py", error)
+    status = 0
+    for path in args.images:
+        try:
+            classes = top_classes(model, processor, load_image(path), args.topk)
+        except (OSError, ValueError) as error:
+            fail("classify.py", error)
+            status = 1
+            continue
+        print(path)
+        for name, probability in classes:
+            print(f"  {probability:6.1%}  {name}")
+    return status

@@ -1,0 +1,85 @@
+"""Pretrain a FocalNet on a folder of photographs, without labels, by masked image modeling (SimMIM).
+
+    python tools/pretrain_mim.py photos/ --variant focalnet_tiny_lrf --out outputs/mim
+    python tools/pretrain_mim.py photos/ --variant focalnet_tiny_lrf --out outputs/mim --resume
+    torchrun --nproc-per-node 8 tools/pretrain_mim.py photos/ --variant focalnet_base_lrf --out outputs/mim --amp bf16
+
+The output folder gets checkpoint.pth (for --resume), pictures/ (a row an image: the image, what the model sees of it,
+how it fills the rest), tensorboard/ and, at the end, model/ (for from_pretrained, here and in transformers).
+Ctrl-C ends the run after the current step, with a checkpoint; --resume then goes on along the same loss curve.
+The exit status is 0 for a finished run, 130 for an interrupted one, 2 if it could not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import fields
+
+from focalnet_backbone.models.pretraining import Recipe, pretrain
+from focalnet_backbone.models.pretraining.recipe import AMP_TYPES
+from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.network.variants import list_variants
+from focalnet_backbone.system.command_line import fail
+
+RECIPE_HELP = {
+    "image_size": "side of the crops in pixels",
+    "mask_ratio": "part of each image that is masked",
+    "mask_block": "side of the masked blocks in pixels",
+    "steps": "optimiser steps",
+    "batch_size": "images a step, over all processes",
+    "lr": "peak learning rate",
+    "warmup_steps": "steps over which the learning rate rises",
+    "weight_decay": "weight decay of AdamW",
+    "clip_norm": "greatest norm of the gradients",
+    "amp": "mixed precision",
+    "seed": "of everything random",
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", metavar="FOLDER", help="folder of photographs, searched with its subfolders")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--variant", metavar="NAME", help=f"one of {', '.join(list_variants())}")
+    model.add_argument("--config", metavar="FILE", help="a config.json, or the folder that it lies in")
+    for field in fields(Recipe):
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=type(field.default),
+            default=field.default,
+            **({"choices": AMP_TYPES} if field.name == "amp" else {"metavar": "N"}),
+            help=f"{RECIPE_HELP[field.name]} (%(default)s)",
+        )
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR, if there is one")
+    parser.add_argument("--device", help="cpu, cuda, ...; the GPU if there is one")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images (%(default)s)")
+    parser.add_argument("--checkpoint-every", type=int, default=500, metavar="N", help="steps (%(default)s)")
+    parser.add_argument("--picture-every", type=int, default=500, metavar="N", help="steps (%(default)s)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        done = pretrain(
+            FocalNetConfig.from_variant(args.variant) if args.variant else FocalNetConfig.from_pretrained(args.config),
+            args.images,
+            args.out,
+            Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)}),
+            resume=args.resume,
+            device=args.device,
+            workers=args.workers,
+            checkpoint_every=args.checkpoint_every,
+            picture_every=args.picture_every,
+        )
+    except (ArithmeticError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        return fail("pretrain_mim.py", error)
+    if done < args.steps:
+        if first:
+            print(f"stopped after step {done} of {args.steps}; go on with --resume", file=sys.stderr)
+        return 130
+    return 0

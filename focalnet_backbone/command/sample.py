@@ -1,0 +1,27 @@
+"""Write a small dataset in COCO's and ADE20K's formats: drawn objects on photographs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from focalnet_backbone.sample.scenes import make_sample_dataset
+from focalnet_backbone.system.command_line import fail
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("root", type=Path, help="folder to make")
+    parser.add_argument("--train", type=int, default=400, metavar="N", help="training images")
+    parser.add_argument("--val", type=int, default=100, metavar="N", help="validation images")
+    parser.add_argument("--size", type=int, default=256, metavar="PIXELS", help="height and width of the images")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing")
+    args = parser.parse_args()
+    try:
+        make_sample_dataset(args.root, args.train, args.val, args.size, args.seed)
+    except (OSError, ValueError) as error:
+        return fail("make_sample_dataset.py", error)
+    except ModuleNotFoundError as error:
+        return fail("make_sample_dataset.py", ModuleNotFoundError(f"needs scikit-image ({error})"))
+    print(f"wrote {args.train} training and {args.val} validation images to {args.root}")
+    return 0

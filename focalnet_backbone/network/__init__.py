@@ -1,0 +1,1 @@
+"""The network of the paper: configuration, operator, blocks, backbone."""

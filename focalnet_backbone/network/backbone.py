@@ -1,0 +1,210 @@
+"""FocalNet as a backbone: image in, named feature maps out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from focalnet_backbone.fast.fusion import fuse_blocks
+from focalnet_backbone.network.blocks import FocalNetStage, PatchEmbed
+from focalnet_backbone.network.config import FocalNetConfig
+
+
+class FocalNetTrunk(nn.Module):
+    """Stem and stages, initialised: what the backbone and the models with heads have in common.
+
+    Args:
+        config: the architecture.
+        use_checkpoint: recompute blocks in the backward pass instead of keeping their activations.
+    """
+
+    def __init__(self, config: FocalNetConfig, use_checkpoint: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.fused = False
+        self.patch_embed = PatchEmbed(
+            config.num_channels,
+            config.embed_dim,
+            config.patch_size,
+            overlapping=config.use_conv_embed,
+            stem_padding=config.conv_embed_stem_padding,
+            layer_norm_eps=config.layer_norm_eps,
+        )
+        self.pos_drop = nn.Dropout(config.hidden_dropout_prob)
+        blocks = sum(config.depths)
+        drop_path = [config.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks)]
+        self.layers = nn.ModuleList()
+        for stage, depth in enumerate(config.depths):
+            rates, drop_path = drop_path[:depth], drop_path[depth:]
+            self.layers.append(FocalNetStage(config, stage, rates, use_checkpoint))
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Draw linear weights from a truncated normal, zero their biases; all else starts as torch makes it."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=self.config.initializer_range)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def check_input(self, x: Tensor) -> None:
+        """Raise `TypeError` or `ValueError` unless `x` is a float image batch `(N, C, H, W)` that the stem takes."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected a tensor (N, C, H, W), got {type(x).__name__}")
+        if x.ndim != 4:
+            raise ValueError(f"expected a tensor (N, C, H, W), got shape {tuple(x.shape)}")
+        channels = self.config.num_channels
+        if x.shape[1] != channels:
+            raise ValueError(f"expected {channels} channels (num_channels), got {x.shape[1]} in {tuple(x.shape)}")
+        if x.shape[2] < 1 or x.shape[3] < 1:
+            raise ValueError(f"expected height and width of at least 1, got shape {tuple(x.shape)}")
+        dtype = self.patch_embed.proj.weight.dtype
+        if x.dtype == dtype:
+            return
+        # Autocast converts between floating-point types, but leaves float64 alone.
+        convertible = x.is_floating_point() and x.dtype != torch.float64
+        if not (convertible and torch.is_autocast_enabled(x.device.type)):
+            raise TypeError(f"expected an input of the weights' type {dtype}, got {x.dtype}")
+
+    def fuse(self) -> FocalNetTrunk:
+        """Fold constant factors into weights, for inference: layer scale, and the modulator's division by L + 1.
+
+        The outputs stay the same, within rounding. A fused model is in eval mode without gradients, for good, and
+        neither gives nor takes a state dict, since other numbers would stand there under the published names: load
+        the weights before, and save the model from before. Returns the model.
+
+        Raises:
+            TypeError: a layer that would take a factor was replaced by one of another type.
+        """
+        if not self.fused:
+            fuse_blocks([block for stage in self.layers for block in stage.blocks])
+            self.eval().requires_grad_(False)
+            self.fused = True
+        return self
+
+    def train(self, mode: bool = True) -> FocalNetTrunk:
+        """Set train or eval mode. Returns the model.
+
+        Raises:
+            RuntimeError: train mode for a fused model.
+        """
+        if mode:
+            self._refuse_if_fused("trained")
+        return super().train(mode)
+
+    def _save_to_state_dict(self, *args: Any) -> None:
+        self._refuse_if_fused("saved as a state dict")
+        super()._save_to_state_dict(*args)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._refuse_if_fused("loaded from a state dict")
+        super()._load_from_state_dict(*args)
+
+    def _refuse_if_fused(self, action: str) -> None:
+        if self.fused:
+            raise RuntimeError(f"a fused model cannot be {action}; do that before fuse()")
+
+
+class FocalNet(FocalNetTrunk):
+    """Focal modulation network (arXiv 2203.11926) as a backbone for dense prediction.
+
+    Stage i (1-based) gives `(N, embed_dim * 2**(i-1), ceil(H / s), ceil(W / s))` with
+    `s = patch_size * 2**(i-1)`: the map before that stage's downsampling, through its own LayerNorm. `"stem"`
+    is the patch embedding. The maps are channels-last in memory.
+
+    Args:
+        config: the architecture; the default is FocalNet-T (srf).
+        out_features: names of the feature maps to return, out of `config.stage_names`; the order does not
+            matter, they come as in the network.
+        out_indices: the same by index into `config.stage_names` (0 is the stem).
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and stages 1 to k with their output norms.
+            Frozen parts have no gradients, and no dropout or drop path in train mode.
+        use_checkpoint: recompute blocks in the backward pass instead of keeping their activations.
+        **overrides: other knobs of `FocalNetConfig`, replacing those of `config`.
+
+    Raises:
+        ValueError, TypeError: a knob is wrong; the message names it and what is allowed.
+    """
+
+    def __init__(
+        self,
+        config: FocalNetConfig | None = None,
+        *,
+        out_features: Sequence[str] | None = None,
+        out_indices: Sequence[int] | None = None,
+        frozen_stages: int = -1,
+        use_checkpoint: bool = False,
+        **overrides: Any,
+    ) -> None:
+        if config is not None and not isinstance(config, FocalNetConfig):
+            raise TypeError(f"config must be a FocalNetConfig, got {config!r}")
+        if out_features is not None:
+            overrides["out_features"] = out_features
+        if out_indices is not None:
+            overrides["out_indices"] = out_indices
+        config = FocalNetConfig(**overrides) if config is None else config.replace(**overrides)
+        stages = len(config.depths)
+        if isinstance(frozen_stages, bool) or not isinstance(frozen_stages, int):
+            raise TypeError(f"frozen_stages must be an int, got {frozen_stages!r}")
+        if not -1 <= frozen_stages <= stages:
+            raise ValueError(f"frozen_stages must be from -1 to {stages}, got {frozen_stages}")
+        super().__init__(config, use_checkpoint)
+        self.frozen_stages = frozen_stages
+        self.out_features = list(config.out_features)
+        for index in config.out_indices:
+            if index > 0:
+                norm = nn.LayerNorm(config.stage_channels[index - 1], eps=config.layer_norm_eps)
+                self.add_module(f"norm{index - 1}", norm)
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        self.train()
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Channels of each output, by name."""
+        widths = [self.config.embed_dim, *self.config.stage_channels]
+        return {name: widths[i] for name, i in zip(self.out_features, self.config.out_indices, strict=True)}
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Stride of each output in pixels of the input, by name."""
+        strides = [self.config.patch_size, *self.config.stage_strides]
+        return {name: strides[i] for name, i in zip(self.out_features, self.config.out_indices, strict=True)}
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Map images `(N, C, H, W)` of any size to feature maps `(N, C_i, H_i, W_i)` by name, stem first.
+
+        Raises:
+            ValueError, TypeError: the input has another shape, number of channels or type than the weights take.
+        """
+        self.check_input(pixel_values)
+        x = self.pos_drop(self.patch_embed(pixel_values))
+        outputs = {}
+        if "stem" in self.out_features:
+            outputs["stem"] = x.permute(0, 3, 1, 2)
+        # Stages after the last wanted map are part of the model, but have nothing to add to its output.
+        for i, stage in enumerate(self.layers[: self.config.out_indices[-1]]):
+            if i > 0:
+                x = self.layers[i - 1].downsample(x.permute(0, 3, 1, 2))
+            x = stage(x)
+            if i + 1 in self.config.out_indices:
+                outputs[f"stage{i + 1}"] = getattr(self, f"norm{i}")(x).permute(0, 3, 1, 2)
+        return outputs
+
+    def train(self, mode: bool = True) -> FocalNet:
+        """Set train or eval mode; frozen parts stay in eval mode. Returns the model."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        modules = [self.patch_embed, self.pos_drop, *self.layers[: self.frozen_stages]]
+        norms = [getattr(self, f"norm{i}", None) for i in range(self.frozen_stages)]
+        return modules + [norm for norm in norms if norm is not None]

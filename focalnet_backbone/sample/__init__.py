@@ -1,0 +1,1 @@
+"""A small dataset, drawn on photographs."""

@@ -1,0 +1,1 @@
+"""What any program needs: whole files, interruption, one-line errors."""

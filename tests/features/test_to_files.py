@@ -1,0 +1,235 @@
+"""Pyramids of whole folders into files, and the command line that does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from focalnet_backbone import FeatureExtractor, FeaturePyramid, FocalNet, create_backbone
+from focalnet_backbone.features.to_files import extract_to_files, plan_outputs
+
+TOOL = Path(__file__).parents[2] / "tools" / "extract_features.py"
+SMALL = ["--variant", "focalnet_tiny_iso", "--max-size", "32"]
+CAT = skimage.data.chelsea()
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A folder with three photos, one of them below, and two files that are none."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    Image.fromarray(CAT[:64, :80]).save(folder / "a.png")
+    Image.fromarray(CAT[:64, :80]).save(folder / "a.jpg")
+    Image.fromarray(CAT[:40, :48]).save(folder / "sub" / "b.png")
+    return folder
+
+
+@pytest.fixture
+def extractor() -> FeatureExtractor:
+    torch.manual_seed(0)
+    return FeatureExtractor(FocalNet(embed_dim=8, depths=[1, 1], out_indices=[1, 2]))
+
+
+def add_bad_files(folder: Path) -> None:
+    (folder / "bad.png").write_bytes((folder / "a.png").read_bytes()[:500])
+    (folder / "sub" / "page.jpg").write_text("<html></html>")
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_outputs_mirror_the_folders(photos):
+    outputs = plan_outputs([photos], "out")
+    assert {str(path.relative_to(photos)): str(output) for path, output in outputs.items()} == {
+        "a.jpg": "out/a.jpg.safetensors",
+        "a.png": "out/a.png.safetensors",
+        "sub/b.png": "out/sub/b.png.safetensors",
+    }
+
+
+def test_files_and_globs_land_at_the_top(photos):
+    assert list(plan_outputs([photos / "sub" / "b.png"], "out").values()) == [Path("out/b.png.safetensors")]
+    globbed = plan_outputs([f"{photos}/**/*.png"], "out")
+    assert sorted(map(str, globbed.values())) == ["out/a.png.safetensors", "out/b.png.safetensors"]
+
+
+def test_inputs_that_are_not_there_or_collide_are_named(photos):
+    with pytest.raises(FileNotFoundError, match="no image at nowhere"):
+        plan_outputs([photos, "nowhere"], "out")
+    Image.fromarray(CAT).save(photos / "b.png")
+    with pytest.raises(ValueError, match="would both be written to"):
+        plan_outputs([photos / "b.png", photos / "sub" / "b.png"], "out")
+
+
+def test_each_file_holds_the_images_pyramid(extractor, photos, tmp_path):
+    outputs = plan_outputs([photos], tmp_path / "out")
+    summary = extract_to_files(extractor, outputs, settings={"seed": 0}, plot=True)
+    assert (summary.written, summary.skipped, summary.failed) == (3, 0, [])
+    for image, output in outputs.items():
+        found, expected = FeaturePyramid.load(output), extractor(image)
+        assert all(torch.allclose(found[name], expected[name], atol=1e-5) for name in expected)
+        assert found.metadata["source"] == str(image)
+        assert json.loads(found.metadata["settings"]) == {"seed": 0}
+        assert Image.open(output.with_suffix(".png")).size[0] > 300
+
+
+def test_bad_files_are_reported_and_the_rest_is_written(extractor, photos, tmp_path):
+    add_bad_files(photos)
+    lines = []
+    outputs = plan_outputs([photos], tmp_path / "out")
+    summary = extract_to_files(extractor, outputs, settings={}, report=lines.append)
+    assert summary.written == 3
+    assert [Path(path).name for path, _ in summary.failed] == ["bad.png", "page.jpg"]
+    assert len(lines) == 2
+    assert files_below(tmp_path / "out") == ["a.jpg.safetensors", "a.png.safetensors", "sub/b.png.safetensors"]
+
+
+def test_resume_skips_what_was_done_with_the_same_settings(extractor, photos, tmp_path):
+    outputs = plan_outputs([photos], tmp_path / "out")
+    extract_to_files(extractor, outputs, settings={"seed": 0})
+    outputs[photos / "a.png"].write_bytes(b"cut off")
+    again = extract_to_files(extractor, outputs, settings={"seed": 0}, resume=True)
+    assert (again.written, again.skipped) == (1, 2)
+    with_plots = extract_to_files(extractor, outputs, settings={"seed": 0}, resume=True, plot=True)
+    assert (with_plots.written, with_plots.skipped) == (3, 0)
+    other = extract_to_files(extractor, outputs, settings={"seed": 1}, resume=True)
+    assert (other.written, other.skipped) == (3, 0)
+
+
+def test_resume_does_not_take_another_folders_image_of_that_name_for_done(extractor, photos, tmp_path):
+    extract_to_files(extractor, plan_outputs([photos], tmp_path / "out"), settings={})
+    photos.rename(tmp_path / "others")
+    outputs = plan_outputs([tmp_path / "others"], tmp_path / "out")
+    summary = extract_to_files(extractor, outputs, settings={}, resume=True)
+    assert (summary.written, summary.skipped) == (3, 0)
+
+
+def test_pictures_of_an_earlier_run_are_no_photos(extractor, photos):
+    outputs = plan_outputs([photos], photos)
+    extract_to_files(extractor, outputs, settings={}, plot=True)
+    assert plan_outputs([photos], photos) == outputs
+    assert len(plan_outputs([f"{photos}/**/*.png"], "out")) == 2
+
+
+def test_the_tool_reports_bad_files_in_its_exit_status(photos, tmp_path, run_tool):
+    arguments = (photos, "--out", tmp_path / "out", "--plot", *SMALL)
+    status, output, errors = run_tool(TOOL.name, *arguments)
+    assert status == 0, errors
+    assert "RANDOM weights (seed 0), 3 images" in output
+    assert "3 written, 0 skipped (done before), 0 failed" in output
+    assert len(files_below(tmp_path / "out")) == 6
+    add_bad_files(photos)
+    status, output, errors = run_tool(TOOL.name, *arguments, "--resume")
+    assert status == 1
+    assert "0 written, 3 skipped (done before), 2 failed" in output
+    assert [line.rpartition(" as an image")[0] for line in errors.splitlines() if line.startswith("failed")] == [
+        f"failed: cannot read {photos / name}" for name in ("bad.png", "sub/page.jpg")
+    ]
+
+
+@pytest.mark.parametrize(("leaked", "value"), [("RANK", "0"), ("WORLD_SIZE", "2")])
+def test_half_of_a_launchers_environment_starts_nothing(photos, tmp_path, monkeypatch, run_tool, leaked, value):
+    monkeypatch.setenv(leaked, value)
+    status, output, errors = run_tool(TOOL.name, photos / "sub", "--out", tmp_path / "out", *SMALL)
+    assert status == 0, errors
+    assert "1 written" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_lets_the_file_in_work_be_finished(extractor, photos, tmp_path, number):
+    before = signal.getsignal(number)
+    outputs = plan_outputs([photos], tmp_path / "out")
+    # Sent while the first file, which is none, is reported.
+    (photos / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(KeyboardInterrupt):
+        extract_to_files(extractor, outputs, settings={}, batch_size=1, report=lambda _: signal.raise_signal(number))
+    assert files_below(tmp_path / "out") == ["a.png.safetensors"]
+    assert signal.getsignal(number) is before
+
+
+def test_folders_are_extracted_in_threads_too(extractor, photos, tmp_path):
+    outputs = plan_outputs([photos], tmp_path / "out")
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(extract_to_files, extractor, outputs, settings={}).result().written == 3
+
+
+def test_the_tool_takes_a_detectors_backbone_with_its_own_sizes(photos, tmp_path, run_tool):
+    detector = create_backbone("focalnet_tiny_srf", focal_windows=[9, 9, 9, 9], out_features=["stage1", "stage3"])
+    weights = {f"backbone.bottom_up.{name}": tensor for name, tensor in detector.state_dict().items()}
+    torch.save({"model": weights}, tmp_path / "detector.pth")
+    arguments = ("--weights", tmp_path / "detector.pth", "--variant", "focalnet_tiny_srf", "--out", tmp_path / "out")
+    status, _, errors = run_tool(TOOL.name, photos / "a.png", *arguments, "--out-features", "stage1", "stage3")
+    assert status == 0, errors
+    written, expected = (
+        FeaturePyramid.load(tmp_path / "out" / "a.png.safetensors"),
+        FeatureExtractor(detector)(CAT[:64, :80]),
+    )
+    assert list(written) == list(expected)
+    assert all(torch.equal(written[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "no image at nowhere"),
+        ([".", "--variant", "focalnet_tiny"], "Did you mean 'focalnet_tiny_srf'"),
+        ([".", "--out-features", "stage9"], "['stage9'], which are not among"),
+        ([".", "--max-size", "-1"], "max_size must be a positive int"),
+        ([".", "--batch-size", "0"], "batch_size must be an int of at least 1"),
+        ([".", "--dtype", "int8"], "argument --dtype: invalid choice"),
+    ],
+)
+def test_the_tool_answers_a_wrong_argument_in_one_line(photos, tmp_path, monkeypatch, run_tool, arguments, message):
+    monkeypatch.chdir(photos)
+    status, _, errors = run_tool(TOOL.name, *arguments, "--out", tmp_path / "out")
+    assert status == 2
+    assert message in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_processes_share_the_work(photos, tmp_path, run_tool):
+    add_bad_files(photos)
+    no_text = photos / os.fsdecode(b"\xff.png")
+    no_text.write_bytes(b"no image, and a name that cannot be printed as it is")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, str(TOOL), str(photos), "--out", str(tmp_path / "out"), *SMALL]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "3 written, 0 skipped (done before), 3 failed" in result.stdout
+    assert result.returncode == 1
+    assert r"photos/\udcff.png" in result.stderr
+    no_text.unlink()
+    run_tool(TOOL.name, photos, "--out", tmp_path / "alone", *SMALL)
+    assert files_below(tmp_path / "out") == files_below(tmp_path / "alone")
+    for name in files_below(tmp_path / "out"):
+        shared, single = (FeaturePyramid.load(tmp_path / folder / name) for folder in ("out", "alone"))
+        assert all(torch.allclose(shared[key], single[key], atol=1e-4) for key in single)
+
+
+def test_an_interrupted_run_leaves_only_whole_files(photos, tmp_path):
+    for i in range(2000):
+        os.link(photos / "a.png", photos / f"copy{i}.png")
+    out = tmp_path / "out"
+    command = [sys.executable, str(TOOL), str(photos), "--out", str(out), "--batch-size", "1", *SMALL]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (out.is_dir() and len(files_below(out)) > 3):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on with --resume" in stderr
+    written = files_below(out)
+    assert 3 < len(written) < 2003
+    for name in written:
+        assert list(FeaturePyramid.load(out / name)) == ["stage1"]
