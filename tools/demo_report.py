@@ -118,6 +118,8 @@ def read_segmentation(work_dir: Path) -> tuple[dict[str, float], list[tuple[str,
 
 
 def make_table(head: list[str], rows: list[tuple[str, ...]]) -> str:
+    """An HTML table of a head and rows of text."""
+
     def line(tag: str, cells: list[str] | tuple[str, ...]) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
@@ -125,14 +127,17 @@ def make_table(head: list[str], rows: list[tuple[str, ...]]) -> str:
 
 
 def number(value: float) -> str:
+    """A number with one decimal, or `-` for NaN."""
     return "-" if math.isnan(value) else f"{value:.1f}"
 
 
 def section(title: str, *parts: str) -> str:
+    """An HTML section of a title and parts, which are HTML."""
     return f"<h2>{title}</h2>\n" + "\n".join(parts)
 
 
 def describe_environment() -> str:
+    """One line of HTML: the versions of Python and the packages, and the number of CPU cores."""
     packages = ("torch", "torchvision", "detectron2", "sal-detectron2", "mmengine", "mmsegmentation")
     versions = []
     for name in packages:
@@ -212,6 +217,7 @@ def make_page(demo: Demo) -> str:
 
 
 def main() -> int:
+    """Run the command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what tools/demo.sh wrote")
     args = parser.parse_args()

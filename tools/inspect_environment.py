@@ -53,12 +53,14 @@ def installed_versions() -> dict[str, str]:
 
 
 def forget_interrupted() -> None:
+    """Remove the records of packages whose installation did not finish."""
     for dist in metadata.distributions(path=[sysconfig.get_path("purelib")]):
         if not is_whole(dist):
             shutil.rmtree(dist._path)
 
 
 def is_editable_here(repo: Path) -> bool:
+    """Whether the package is installed in editable form from this repository."""
     # Where the repository is on PYTHONPATH, its build information is found too, and tells nothing.
     found = metadata.distributions(name="focalnet-backbone")
     origins = [json.loads(dist.read_text("direct_url.json") or "{}") for dist in found]
@@ -71,6 +73,7 @@ def same_version(found: str, pinned: str) -> bool:
 
 
 def main() -> None:
+    """Print the answer to the question of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", choices=["missing", "constraints", "repair"])
     parser.add_argument(

@@ -26,6 +26,7 @@ from focalnet_backbone.system.command_line import fail
 
 
 def parse_override(text: str) -> tuple[str, Any]:
+    """Name and value of `name=value`, the value as Python reads it, or as text if it does not; None without `=`."""
     name, found, value = text.partition("=")
     try:
         return name, ast.literal_eval(value) if found else None
@@ -34,6 +35,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def read_config(model: str, overrides: dict[str, Any]) -> FocalNetConfig:
+    """The config of a variant or of a `config.json`, changed; the models of ImageNet-22k without their head."""
     if Path(model).exists():
         return FocalNetConfig.from_pretrained(model, **overrides)
     config = FocalNetConfig.from_variant(model, **overrides)
@@ -47,6 +49,7 @@ def build_empty(config: FocalNetConfig) -> FocalNetForImageClassification:
 
 
 def print_overview(names: list[str], size: tuple[int, int], overrides: dict[str, Any]) -> None:
+    """Print a line a model: parameters and MACs at a size (height, width), beside what was published."""
     title = f"MACs (G) at {size[0]}x{size[1]}"
     print(f"{'variant':<20}{'parameters':>13}{'published (M)':>15}{title:>23}{'published at 224x224':>22}")
     for name in names:
@@ -57,6 +60,7 @@ def print_overview(names: list[str], size: tuple[int, int], overrides: dict[str,
 
 
 def main() -> int:
+    """Run the command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help="variants or config.json files; all variants if none"

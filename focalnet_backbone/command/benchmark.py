@@ -68,6 +68,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variants", nargs="*", metavar="VARIANT")
     parser.add_argument("--size", type=parse_size, nargs="+", default=[(512, 512)], metavar="PIXELS")
@@ -126,6 +127,7 @@ def add_case(report: dict[str, Any], result: dict[str, Any]) -> None:
 
 
 def main() -> int:
+    """Run the command line; returns its exit status."""
     args = make_parser().parse_args()
     try:
         if not args.variants and not args.read:

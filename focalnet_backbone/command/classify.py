@@ -19,6 +19,7 @@ from focalnet_backbone.system.command_line import fail, positive
 
 
 def parse_args() -> argparse.Namespace:
+    """The command line's arguments; exits with status 2 if they are wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument("--variant", metavar="NAME", help=f"one of {', '.join(list_variants())}")
@@ -29,6 +30,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
+    """Run the command line; returns its exit status."""
     args = parse_args()
     try:
         model, processor = load_classifier(args.variant, args.weights)

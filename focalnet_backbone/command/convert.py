@@ -17,6 +17,7 @@ from focalnet_backbone.system.command_line import fail
 
 
 def main() -> int:
+    """Run the command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "source",

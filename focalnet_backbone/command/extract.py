@@ -30,6 +30,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.f
 
 
 def parse_args() -> argparse.Namespace:
+    """The command line's arguments; exits with status 2 if they are wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders or globs")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the .safetensors files")
@@ -52,6 +53,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
+    """Run the command line; returns its exit status."""
     args = parse_args()
     # As torchrun leaves the environment; other launchers may set one of the two alone.
     distributed = {"RANK", "WORLD_SIZE"} <= os.environ.keys()

@@ -25,6 +25,7 @@ def is_mmengine(config: Path) -> bool:
 
 
 def main() -> int:
+    """Run the command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, metavar="CONFIG", help="config of the model")
     parser.add_argument("weights", metavar="WEIGHTS", help="checkpoint of the whole model")

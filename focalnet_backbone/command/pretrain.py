@@ -39,6 +39,7 @@ RECIPE_HELP = {
 
 
 def parse_args() -> argparse.Namespace:
+    """The command line's arguments; exits with status 2 if they are wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", metavar="FOLDER", help="folder of photographs, searched with its subfolders")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
@@ -62,6 +63,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
+    """Run the command line; returns its exit status."""
     args = parse_args()
     first = os.environ.get("RANK", "0") == "0"
     try:

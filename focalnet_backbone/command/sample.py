@@ -10,6 +10,7 @@ from focalnet_backbone.system.command_line import fail
 
 
 def main() -> int:
+    """Run the command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("root", type=Path, help="folder to make")
     parser.add_argument("--train", type=int, default=400, metavar="N", help="training images")

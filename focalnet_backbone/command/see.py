@@ -36,6 +36,7 @@ DRAW = {"gates": draw_gates, "modulator": draw_modulators}
 
 
 def parse_args() -> argparse.Namespace:
+    """The command line's arguments; exits with status 2 if they are wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image files, folders or globs")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the PNGs")
@@ -60,11 +61,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def save(figure: object, path: Path) -> None:
+    """Write a figure of matplotlib as a PNG, whole or not at all."""
     with whole_file(path) as unfinished:
         figure.savefig(unfinished, dpi=100)
 
 
 def draw_image(path: Path, output: Path, model: FocalNet, args: argparse.Namespace) -> None:
+    """Draw what was asked for of one image, into `OUTPUT.WHAT.png` each."""
     image = limit_size(load_image(path), args.max_size)
     weight = model.patch_embed.proj.weight
     views = watch_modulation(model, normalize(image[None].to(weight.device), weight.dtype), args.stage, args.block)
@@ -74,6 +77,7 @@ def draw_image(path: Path, output: Path, model: FocalNet, args: argparse.Namespa
 
 
 def main() -> int:
+    """Run the command line; returns its exit status."""
     args = parse_args()
     try:
         per_image = [what for what in args.what if what in DRAW]

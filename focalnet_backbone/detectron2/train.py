@@ -43,6 +43,7 @@ class Run:
     categories: list[dict]
 
     def state_dict(self) -> dict[str, Any]:
+        """What the checkpoints hold of it."""
         return asdict(self)
 
 
@@ -56,6 +57,7 @@ class SeedEachIteration(HookBase):
         self.seed = seed
 
     def before_step(self) -> None:
+        """Seed torch for the iteration that comes."""
         torch.manual_seed(derive_seed(self.seed, comm.get_rank(), self.trainer.iter))
 
 
@@ -77,6 +79,7 @@ class BestCheckpointer(HookBase):
         self.best = read_file(path).get("best", -math.inf) if resuming and path.is_file() else -math.inf
 
     def after_step(self) -> None:
+        """Write `model_best.pth` if this iteration was evaluated and is the best so far."""
         value, iteration = self.trainer.storage.latest().get(self.metric, (math.nan, -1))
         if iteration == self.trainer.iter and value > self.best:
             self.best = value
@@ -85,6 +88,7 @@ class BestCheckpointer(HookBase):
             logger.info("the best %s so far: %.2f", self.metric, value)
 
     def after_train(self) -> None:
+        """The same for the evaluation at the end."""
         self.after_step()
 
 

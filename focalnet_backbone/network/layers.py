@@ -49,6 +49,7 @@ class DropPath(nn.Module):
         return x * x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep).div_(keep)
 
     def extra_repr(self) -> str:
+        """The rate, for `repr`."""
         return f"rate={self.rate:.3f}"
 
 

@@ -75,4 +75,5 @@ class FocalModulation(nn.Module):
         return self.proj_drop(self.proj(x))
 
     def extra_repr(self) -> str:
+        """The sizes, for `repr`."""
         return f"dim={self.dim}, focal_level={self.focal_level}, normalize_modulator={self.normalize_modulator}"

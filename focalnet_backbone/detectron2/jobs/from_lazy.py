@@ -54,14 +54,17 @@ class LazyJob(Job):
 
     @property
     def train_names(self) -> list[str]:
+        """`dataloader.train.dataset.names`."""
         return _as_list(self.cfg.dataloader.train.dataset.names)
 
     @property
     def test_names(self) -> list[str]:
+        """`dataloader.test.dataset.names`."""
         return _as_list(self.cfg.dataloader.test.dataset.names)
 
     @property
     def masks(self) -> bool:
+        """`dataloader.train.mapper.use_instance_mask`."""
         return self.cfg.dataloader.train.mapper.get("use_instance_mask", False)
 
     def _set_datasets(self, train: str | None, val: str | None) -> None:
@@ -73,21 +76,26 @@ class LazyJob(Job):
         self.cfg.dataloader.train.mapper.instance_mask_format = mask_format
 
     def set_classes(self, number: int) -> None:
+        """Set `num_classes` of the RoI heads, or of the detector itself if it has none."""
         # Two-stage detectors keep it in the RoI heads, one-stage detectors in themselves.
         self.cfg.model.get("roi_heads", self.cfg.model).num_classes = number
 
     def model(self) -> nn.Module:
+        """A new model from `model`, on the device."""
         return instantiate(self.cfg.model).to(self.device)
 
     def optimizer(self, model: nn.Module) -> Optimizer:
+        """A new optimizer from `optimizer`."""
         config = copy.deepcopy(self.cfg.optimizer)
         config.params.model = model
         return instantiate(config)
 
     def scheduler(self, optimizer: Optimizer) -> LRMultiplier:
+        """A new schedule from `lr_multiplier`."""
         return LRMultiplier(optimizer, instantiate(self.cfg.lr_multiplier), self.max_iter)
 
     def train_loader(self, seed: int, start_iter: int) -> Iterable:
+        """Endless batches from `dataloader.train`. Raises `ValueError` if it names an unknown argument."""
         arguments = {key: instantiate(value) for key, value in self.cfg.dataloader.train.items() if key != "_target_"}
         try:
             return build_train_loader(**arguments, seed=seed, start_iter=start_iter)
@@ -95,23 +103,28 @@ class LazyJob(Job):
             raise ValueError(f"dataloader.train: {first_line(error)}") from error
 
     def train_mapper(self) -> Callable[[dict], dict]:
+        """`dataloader.train.mapper`."""
         return instantiate(self.cfg.dataloader.train.mapper)
 
     def test_mapper(self) -> Callable[[dict], dict]:
+        """`dataloader.test.mapper`."""
         return instantiate(self.cfg.dataloader.test.mapper)
 
     def test_loader(self, name: str) -> DataLoader:
+        """`dataloader.test`, with the dataset of that name."""
         config = copy.deepcopy(self.cfg.dataloader.test)
         config.dataset.names = name
         return instantiate(config)
 
     def evaluator(self, name: str) -> COCOEvaluator:
+        """`dataloader.evaluator`, writing into `inference` of the output folder."""
         config = copy.deepcopy(self.cfg.dataloader.evaluator)
         config.dataset_name = name
         config.output_dir = str(Path(self.output_dir, "inference"))
         return instantiate(config)
 
     def save(self, path: Path) -> None:
+        """Write the config as YAML."""
         LazyConfig.save(self.cfg, str(path))
 
 

@@ -49,14 +49,17 @@ class YamlJob(Job):
 
     @property
     def train_names(self) -> list[str]:
+        """`DATASETS.TRAIN`."""
         return list(self.cfg.DATASETS.TRAIN)
 
     @property
     def test_names(self) -> list[str]:
+        """`DATASETS.TEST`."""
         return list(self.cfg.DATASETS.TEST)
 
     @property
     def masks(self) -> bool:
+        """`MODEL.MASK_ON`."""
         return self.cfg.MODEL.MASK_ON
 
     def _set_datasets(self, train: str | None, val: str | None) -> None:
@@ -68,13 +71,16 @@ class YamlJob(Job):
         self.cfg.INPUT.MASK_FORMAT = mask_format
 
     def set_classes(self, number: int) -> None:
+        """Set `MODEL.ROI_HEADS.NUM_CLASSES` and `MODEL.RETINANET.NUM_CLASSES`."""
         self.cfg.MODEL.ROI_HEADS.NUM_CLASSES = number
         self.cfg.MODEL.RETINANET.NUM_CLASSES = number
 
     def model(self) -> nn.Module:
+        """A new model of `MODEL.META_ARCHITECTURE`, on the device."""
         return build_model(self.cfg)
 
     def optimizer(self, model: nn.Module) -> Optimizer:
+        """A new optimizer from `SOLVER`. Raises `ValueError` for one that is neither SGD nor ADAMW."""
         solver = self.cfg.SOLVER
         if solver.OPTIMIZER == "SGD":
             return build_optimizer(self.cfg, model)
@@ -91,9 +97,11 @@ class YamlJob(Job):
         return maybe_add_gradient_clipping(self.cfg, adamw)
 
     def scheduler(self, optimizer: Optimizer) -> LRMultiplier:
+        """A new schedule from `SOLVER`."""
         return build_lr_scheduler(self.cfg, optimizer)
 
     def train_loader(self, seed: int, start_iter: int) -> Iterable:
+        """Endless batches from `DATALOADER` and `INPUT`. Raises `ValueError` for a sampler that cannot be resumed."""
         if self.cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
             raise ValueError(f"DATALOADER.SAMPLER_TRAIN {self.cfg.DATALOADER.SAMPLER_TRAIN} cannot be resumed")
         dataset = get_detection_dataset_dicts(
@@ -110,6 +118,7 @@ class YamlJob(Job):
         )
 
     def train_mapper(self) -> DatasetMapper:
+        """detectron2's mapper, with DETR's crop first where `INPUT.DETR_CROP` asks for it."""
         crop = self.cfg.INPUT.DETR_CROP
         if not crop.ENABLED:
             return DatasetMapper(self.cfg, True)
@@ -117,15 +126,19 @@ class YamlJob(Job):
         return DatasetMapper(self.cfg, True, augmentations=[first, *build_augmentation(self.cfg, True)])
 
     def test_mapper(self) -> Callable[[dict], dict]:
+        """detectron2's mapper for testing."""
         return DatasetMapper(self.cfg, False)
 
     def test_loader(self, name: str) -> DataLoader:
+        """detectron2's loader of a dataset for testing."""
         return build_detection_test_loader(self.cfg, name)
 
     def evaluator(self, name: str) -> COCOEvaluator:
+        """COCO's evaluation, writing into `inference` of the output folder."""
         return COCOEvaluator(name, output_dir=str(Path(self.output_dir, "inference")))
 
     def save(self, path: Path) -> None:
+        """Write the config as YAML."""
         path.write_text(self.cfg.dump(), encoding="utf-8")
 
 
