@@ -43,8 +43,9 @@ def _stand_in(path: str) -> type:
     return type(name, (_Inert,), {"__module__": module})
 
 
-# A training run of mmengine keeps its log history, made of these, beside the weights. The real classes are not run.
-_LOG_HISTORY = [
+# What training programs keep beside the weights: mmengine's log history, and the command line of the DINO release. The
+# real classes are not run.
+_BESIDE_WEIGHTS = [
     _stand_in(path)
     for path in (
         "mmengine.logging.history_buffer.HistoryBuffer",
@@ -55,6 +56,7 @@ _LOG_HISTORY = [
         "numpy.ndarray",
         "numpy.dtype",
         "builtins.getattr",
+        "argparse.Namespace",
     )
 ]
 
@@ -146,13 +148,13 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _stand_ins_allowed() -> Iterator[None]:
-    """Let `torch.load` take a log history's stand-ins, also where the real classes are allowed (as our plugin does)."""
+    """Let `torch.load` take these stand-ins, also where the real classes are allowed (as our plugin does)."""
     allowed = torch.serialization.get_safe_globals()
-    taken = {_allowed_name(entry) for entry in _LOG_HISTORY}
+    taken = {_allowed_name(entry) for entry in _BESIDE_WEIGHTS}
     torch.serialization.clear_safe_globals()
     try:
         others = [entry for entry in allowed if _allowed_name(entry) not in taken]
-        torch.serialization.add_safe_globals([*others, *_LOG_HISTORY])
+        torch.serialization.add_safe_globals([*others, *_BESIDE_WEIGHTS])
         yield
     finally:
         torch.serialization.clear_safe_globals()

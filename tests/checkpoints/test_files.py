@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import nn
 
 from focalnet_backbone import FocalNet
 from focalnet_backbone.checkpoints import CheckpointError, load_checkpoint
+from focalnet_backbone.checkpoints.files import read_file
 from tests.checkpoints.families import backbone, shrunk, transformers_model
 
 SUFFIXES = [".safetensors", ".pth", ".pt", ".bin"]
@@ -108,6 +110,24 @@ def test_a_training_checkpoint_of_detectron2_is_read(tmp_path):
     scheduler.step()
     DetectionCheckpointer(model, str(tmp_path), optimizer=optimizer, scheduler=scheduler).save("model", iteration=1)
     assert_loads(tmp_path / "model.pth", model.backbone["bottom_up"].state_dict())
+
+
+def test_a_training_checkpoint_of_the_dino_release_is_read_without_its_command_line(tmp_path):
+    model = backbone()
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.rand(1, 3, 32, 32))["stage4"].mean().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [11])
+    checkpoint = {
+        "model": {f"backbone.0.{name}": x for name, x in model.state_dict().items()},
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": scheduler.state_dict(),
+        "epoch": 11,
+        "args": argparse.Namespace(lr=1e-4, output_dir="logs", inner=argparse.Namespace(betas=[0.9, 0.999])),
+    }
+    torch.save(checkpoint, tmp_path / "checkpoint.pth")
+    assert_loads(tmp_path / "checkpoint.pth", model.state_dict())
+    assert not isinstance(read_file(tmp_path / "checkpoint.pth")["args"], argparse.Namespace)
 
 
 @pytest.mark.parametrize("shard_size", ["1GB", "20KB"])
@@ -235,7 +255,9 @@ def test_a_pickle_of_numpy_arrays_is_refused_with_the_way_out(tmp_path):
 
 def test_a_pickled_model_is_refused_with_what_it_asks_for_and_the_way_out(tmp_path):
     torch.save(backbone(), tmp_path / "model.pth")
-    with pytest.raises(CheckpointError, match=r"asks for focalnet_backbone\.backbone\.FocalNet.*save its state dict"):
+    with pytest.raises(
+        CheckpointError, match=r"asks for focalnet_backbone\.network\.backbone\.FocalNet.*save its state dict"
+    ):
         load_checkpoint(backbone(), tmp_path / "model.pth")
 
 
