@@ -3,7 +3,7 @@
 
 import sys
 
-from focalnet_backbone.openmmlab.launch import command_test
+from focalnet_backbone.command.test import main
 
 if __name__ == "__main__":
-    sys.exit(command_test())
+    sys.exit(main())

@@ -3,7 +3,7 @@
 
 import sys
 
-from focalnet_backbone.openmmlab.launch import command_train
+from focalnet_backbone.command.train import main
 
 if __name__ == "__main__":
-    sys.exit(command_train())
+    sys.exit(main())

@@ -15,8 +15,8 @@ import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.modeling.roi_heads import mask_head
 
+from focalnet_backbone.command.train_net import job_from_arguments, make_parser, run_command
 from focalnet_backbone.detectron2 import train as train_module
-from focalnet_backbone.detectron2.command import job_from_arguments, make_parser, run_command
 from focalnet_backbone.detectron2.loader import SeededDataset
 from focalnet_backbone.detectron2.predict import predict
 from tests.d2.conftest import TINY, dataset_arguments, own_logging
@@ -142,7 +142,7 @@ torch.save = save_or_die
 @pytest.mark.parametrize("moment", [IN_AN_ITERATION, IN_A_CHECKPOINT], ids=["iteration", "checkpoint"])
 def test_a_run_that_was_killed_goes_on_to_the_same_end(sample, tmp_path, trained, moment):
     program = "import os, signal, sys, torch\nfrom detectron2.engine import SimpleTrainer\n" + moment
-    program += "from focalnet_backbone.detectron2.command import run_command\nrun_command(sys.argv[1:])"
+    program += "from focalnet_backbone.command.train_net import run_command\nrun_command(sys.argv[1:])"
     out = tmp_path / "out"
     killed = subprocess.run([sys.executable, "-c", program, *arguments(sample, out, splits=("train",))])
     assert killed.returncode == -signal.SIGKILL

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.registry import DefaultScope
 
-from focalnet_backbone.openmmlab import launch
+from focalnet_backbone.command import train
 from focalnet_backbone.sample.scenes import make_sample_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def run_training(tiny_options: list[str]) -> Callable[..., int]:
         # mmengine keeps its logs by the experiment's name.
         name = f"experiment_name=run{next(_NUMBERS)}"
         arguments = [str(config), "--work-dir", str(work_dir), *flags]
-        return launch.command_train([*arguments, "--cfg-options", *tiny_options, name, *options])
+        return train.main([*arguments, "--cfg-options", *tiny_options, name, *options])
 
     return run
 

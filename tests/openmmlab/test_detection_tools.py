@@ -10,7 +10,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from focalnet_backbone.openmmlab import launch
+from focalnet_backbone.command import test as test_tool
+from focalnet_backbone.command import train as train_tool
 from focalnet_backbone.openmmlab.data import check_datasets
 
 CONFIG = """
@@ -66,7 +67,7 @@ def config(sample_dataset: Path, tmp_path: Path) -> Path:
 
 def train(config: Path, work_dir: Path, *flags: str) -> None:
     name = f"experiment_name={work_dir.name}"
-    assert launch.command_train([str(config), "--work-dir", str(work_dir), *flags, "--cfg-options", name]) == 0
+    assert train_tool.main([str(config), "--work-dir", str(work_dir), *flags, "--cfg-options", name]) == 0
 
 
 def test_a_detector_trains_resumes_exactly_and_is_tested(config, tmp_path, capfd):
@@ -81,14 +82,14 @@ def test_a_detector_trains_resumes_exactly_and_is_tested(config, tmp_path, capfd
 
     arguments = [str(config), str(tmp_path / "whole" / "epoch_2.pth"), "--work-dir", str(tmp_path), "--tta"]
     options = ["--cfg-options", "experiment_name=detector_test"]
-    assert launch.command_test([*arguments, "--out", str(tmp_path / "found.pkl"), *options]) == 0
+    assert test_tool.main([*arguments, "--out", str(tmp_path / "found.pkl"), *options]) == 0
     assert "bbox_mAP" in "".join(capfd.readouterr())
     assert len(pickle.loads((tmp_path / "found.pkl").read_bytes())) == 3
 
 
 def test_a_missing_coco_dataset_is_one_line_with_the_expected_layout(config, tmp_path, capfd):
     config.write_text(CONFIG.replace("ROOT", "nowhere"))
-    assert launch.command_train([str(config)]) == 2
+    assert train_tool.main([str(config)]) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert all(word in line for word in ("nowhere", "coco/instances_training.json", "images/validation"))
 
@@ -99,14 +100,14 @@ def test_damaged_annotations_are_named(config, sample_dataset, tmp_path, capfd, 
     (root / "coco" / "instances_training.json").write_bytes(content)
     config.write_text(CONFIG.replace("ROOT", str(root)))
     options = ["--work-dir", str(tmp_path / "work"), "--cfg-options", "experiment_name=damaged"]
-    assert launch.command_train([str(config), *options]) == 2
+    assert train_tool.main([str(config), *options]) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.startswith("train.py: the dataset of coco/instances_training.json cannot be built: ")
 
 
 def test_an_assertion_without_message_is_told_by_its_code(config, tmp_path, capfd):
     options = ["model.neck.in_channels=(4,8,16,32)", "experiment_name=assertion"]
-    assert launch.command_train([str(config), "--work-dir", str(tmp_path), "--cfg-options", *options]) == 2
+    assert train_tool.main([str(config), "--work-dir", str(tmp_path), "--cfg-options", *options]) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.startswith("train.py: assert isinstance(in_channels, list) (AssertionError, ")
     assert "fpn.py:" in line
@@ -114,7 +115,7 @@ def test_an_assertion_without_message_is_told_by_its_code(config, tmp_path, capf
 
 def test_a_head_of_other_classes_than_the_data_s_is_named(config, capfd):
     config.write_text(config.read_text().replace("num_classes=4", "num_classes=80"))
-    assert launch.command_train([str(config)]) == 2
+    assert train_tool.main([str(config)]) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert line == "train.py: model.bbox_head.num_classes is 80, but the data has 4 (metainfo.classes)"
 

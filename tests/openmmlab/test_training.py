@@ -18,7 +18,8 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from focalnet_backbone.openmmlab import launch
+from focalnet_backbone.command import test as test_tool
+from focalnet_backbone.command import train as train_tool
 from focalnet_backbone.openmmlab.resume import latest_checkpoint
 from focalnet_backbone.openmmlab.runners import check_channels
 from tests.openmmlab.conftest import ROOT, SAMPLE_CONFIG
@@ -140,7 +141,7 @@ def test_test_tool_prints_the_iou_of_each_class_and_saves_predictions(trained, t
     flags = ["--out", str(tmp_path / "labels"), "--show-dir", str(tmp_path / "painted")]
     options = [*tiny_options, "experiment_name=plain", "visualizer.name=plain"]
 
-    assert launch.command_test([*arguments, *flags, "--cfg-options", *options]) == 0
+    assert test_tool.main([*arguments, *flags, "--cfg-options", *options]) == 0
 
     printed = "".join(capfd.readouterr())
     assert "mIoU" in printed
@@ -153,14 +154,14 @@ def test_test_tool_prints_the_iou_of_each_class_and_saves_predictions(trained, t
 
 def test_test_tool_merges_augmented_predictions(trained, tiny_options, tmp_path, capfd):
     arguments = [str(SAMPLE_CONFIG), str(trained.checkpoint), "--work-dir", str(tmp_path), "--tta"]
-    assert launch.command_test([*arguments, "--cfg-options", *tiny_options, "experiment_name=tta"]) == 0
+    assert test_tool.main([*arguments, "--cfg-options", *tiny_options, "experiment_name=tta"]) == 0
     assert "mIoU" in "".join(capfd.readouterr())
 
 
 def fail(capfd: pytest.CaptureFixture, arguments: list[str], tool: str = "train") -> str:
     """The error line of a command line that has to fail."""
     capfd.readouterr()
-    assert getattr(launch, f"command_{tool}")(arguments) == 2
+    assert {"train": train_tool, "test": test_tool}[tool].main(arguments) == 2
     lines = capfd.readouterr().err.splitlines()
     assert lines[-1].startswith(f"{tool}.py: ")
     assert not any("Traceback" in line for line in lines)
@@ -251,7 +252,7 @@ def test_wrong_configs_and_values_are_one_line(capfd, tiny_options, tmp_path, mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "--amp needs a GPU" in fail(capfd, [str(SAMPLE_CONFIG), "--amp", "--cfg-options", *tiny_options])
     with pytest.raises(SystemExit):
-        launch.command_train([str(SAMPLE_CONFIG), "--cfg-options", "lr"])
+        train_tool.main([str(SAMPLE_CONFIG), "--cfg-options", "lr"])
     assert capfd.readouterr().err.endswith("--cfg-options takes KEY=VALUE, got lr\n")
 
 

@@ -1,11 +1,11 @@
-"""The command lines `tools/train.py` and `tools/test.py`, for configs of mmsegmentation and mmdetection alike."""
+"""What the command lines that train and test configs of mmsegmentation and mmdetection have in common."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,40 +13,10 @@ from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 from focalnet_backbone.checkpoints import CheckpointError
-from focalnet_backbone.openmmlab.runners import build_test_runner, build_training_runner
 from focalnet_backbone.system.command_line import fail
 
 CONFIG_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, AssertionError, CheckpointError)
 """What wrong files, configs and arguments raise while a runner is built."""
-
-
-def command_train(arguments: Sequence[str] | None = None) -> int:
-    """Train the model of a config. Returns the exit status."""
-    parser = _parser("Train the model of a config of mmsegmentation or mmdetection.")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        metavar="CHECKPOINT",
-        help="go on from the last checkpoint in the working folder (a fresh start if there is none), or from this one",
-    )
-    parser.add_argument("--amp", action="store_true", help="train in mixed precision (needs a GPU)")
-    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the batch size")
-    args = parser.parse_args(arguments)
-    return _run("train.py", args, build_training_runner, Runner.train)
-
-
-def command_test(arguments: Sequence[str] | None = None) -> int:
-    """Test a checkpoint of a config's model. Returns the exit status."""
-    parser = _parser("Test a checkpoint of the model of a config of mmsegmentation or mmdetection.")
-    parser.add_argument("checkpoint", help="weights of the whole model: a file or an address")
-    parser.add_argument("--tta", action="store_true", help="augment each image and merge the predictions")
-    parser.add_argument("--out", metavar="PATH", help="save predictions: a folder (mmseg) or a .pkl file (mmdet)")
-    parser.add_argument("--show-dir", metavar="DIR", help="save painted images there")
-    parser.add_argument("--show", action="store_true", help="show painted images in a window")
-    parser.add_argument("--wait-time", type=float, default=2.0, metavar="SECONDS", help="how long to show each")
-    args = parser.parse_args(arguments)
-    return _run("test.py", args, build_test_runner, Runner.test)
 
 
 class _Options(DictAction):
@@ -57,7 +27,8 @@ class _Options(DictAction):
         super().__call__(parser, namespace, values, *rest, **more)
 
 
-def _parser(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments of both."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("config", help="config file")
     parser.add_argument("--work-dir", metavar="DIR", help="folder for logs and checkpoints (work_dirs/NAME)")
@@ -74,7 +45,8 @@ def _parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _run(tool: str, args: argparse.Namespace, build: Callable[..., Runner], work: Callable[[Runner], object]) -> int:
+def run(tool: str, args: argparse.Namespace, build: Callable[..., Runner], work: Callable[[Runner], object]) -> int:
+    """Build a runner and let it work; what is wrong is told in one line. Returns the exit status."""
     arguments = vars(args)
     del arguments["local_rank"]  # torch.distributed.launch passes it, but sets LOCAL_RANK too.
     try:

@@ -1,0 +1,26 @@
+"""Train the model of a config of mmsegmentation or mmdetection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.runner import Runner
+
+from focalnet_backbone.command.openmmlab import make_parser, run
+from focalnet_backbone.openmmlab.runners import build_training_runner
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit status."""
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from the last checkpoint in the working folder (a fresh start if there is none), or from this one",
+    )
+    parser.add_argument("--amp", action="store_true", help="train in mixed precision (needs a GPU)")
+    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the batch size")
+    args = parser.parse_args(arguments)
+    return run("train.py", args, build_training_runner, Runner.train)
