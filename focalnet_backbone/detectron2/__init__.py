@@ -5,6 +5,10 @@ import warnings
 # detectron2 compiles functions by torch.jit as it is imported, which is no concern of who uses it.
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".torch.jit.script", category=FutureWarning)
+    from focalnet_backbone.detectron2.compat import provide_operators
+
+    provide_operators()
+
     from focalnet_backbone.detectron2.backbone import (
         FocalNetBackbone,
         build_focalnet_backbone,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
-from torch import nn
+from torch import Tensor, nn
 
-from focalnet_backbone.detectron2.config import KNOBS
+from focalnet_backbone.checkpoints import load_checkpoint
+from focalnet_backbone.detectron2.config import KNOBS, add_focalnet_config
 from focalnet_backbone.network.backbone import FocalNet
 from focalnet_backbone.network.config import FocalNetConfig
 
@@ -23,7 +25,9 @@ class FocalNetBackbone(FocalNet, Backbone):
 
     Args:
         variant: name of a published model whose architecture to take; None for the defaults of `FocalNetConfig`.
-        out_features: names of the feature maps to return; None for all stages.
+        out_features: names of the feature maps to return; None for all stages. `"res2"` to `"res5"`, as the maps of
+            detectron2's ResNets are called, are other names of `"stage1"` to `"stage4"`; a map comes under the name
+            that is asked for.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and stages 1 to k.
         use_checkpoint: recompute blocks in the backward pass instead of keeping their activations.
         **knobs: other knobs of `FocalNetConfig`, in place of the variant's.
@@ -43,12 +47,17 @@ class FocalNetBackbone(FocalNet, Backbone):
         **knobs: Any,
     ) -> None:
         config = FocalNetConfig.from_variant(variant, **knobs) if variant else FocalNetConfig(**knobs)
-        super().__init__(
-            config,
-            out_features=config.stage_names[1:] if out_features is None else out_features,
-            frozen_stages=frozen_stages,
-            use_checkpoint=use_checkpoint,
-        )
+        names = config.stage_names[1:] if out_features is None else out_features
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise TypeError(f"out_features must be a list of names, got {names!r}")
+        own_names = [own if (own := to_stage_name(name)) in config.stage_names else name for name in names]
+        super().__init__(config, out_features=own_names, frozen_stages=frozen_stages, use_checkpoint=use_checkpoint)
+        asked_for = dict(zip(own_names, names, strict=True))
+        self.out_features = [asked_for[name] for name in self.config.out_features]
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Map images `(N, C, H, W)` to feature maps `(N, C_i, H_i, W_i)` under the names of `out_features`."""
+        return dict(zip(self.out_features, super().forward(pixel_values).values(), strict=True))
 
     @property
     def size_divisibility(self) -> int:
@@ -67,12 +76,28 @@ class FocalNetBackbone(FocalNet, Backbone):
         }
 
 
+def to_stage_name(name: str) -> str:
+    """The name here of a feature map that detectron2's ResNets call res2, res3, ...; other names as they are."""
+    match = re.fullmatch(r"res([2-9])", str(name))
+    return f"stage{int(match[1]) - 1}" if match else name
+
+
 @BACKBONE_REGISTRY.register()
 def build_focalnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FocalNetBackbone:
     """FocalNet as `cfg.MODEL.FOCALNET` describes it (see `add_focalnet_config`).
 
-    Raises `ValueError` if `NUM_CHANNELS` is not the number of channels of `MODEL.PIXEL_MEAN`.
+    A config without that section gets the default FocalNet, FocalNet-T (srf), and the maps that its ResNet would give,
+    `cfg.MODEL.RESNETS.OUT_FEATURES`.
+
+    Raises:
+        ValueError: `NUM_CHANNELS` is not the number of channels of `MODEL.PIXEL_MEAN`.
+        CheckpointError, FileNotFoundError: the weights to start from cannot be had or do not fit.
     """
+    if "FOCALNET" not in cfg.MODEL:
+        cfg = cfg.clone()
+        cfg.defrost()
+        add_focalnet_config(cfg)
+        cfg.MODEL.FOCALNET.OUT_FEATURES = list(cfg.MODEL.RESNETS.OUT_FEATURES)
     node = cfg.MODEL.FOCALNET
     knobs = {name: node[name.upper()] for name in KNOBS if node[name.upper()] is not None}
     if knobs.setdefault("num_channels", input_shape.channels) != input_shape.channels:
@@ -80,13 +105,16 @@ def build_focalnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FocalNetBac
             f"MODEL.FOCALNET.NUM_CHANNELS is {knobs['num_channels']}, "
             f"but MODEL.PIXEL_MEAN has {input_shape.channels} channels"
         )
-    return FocalNetBackbone(
+    backbone = FocalNetBackbone(
         node.VARIANT or None,
         out_features=node.OUT_FEATURES,
         frozen_stages=node.FREEZE_AT - 1,
         use_checkpoint=node.USE_CHECKPOINT,
         **knobs,
     )
+    if node.WEIGHTS:
+        load_checkpoint(backbone, node.WEIGHTS)
+    return backbone
 
 
 @BACKBONE_REGISTRY.register()
@@ -99,7 +127,7 @@ def build_focalnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
 def build_retinanet_focalnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """FocalNet under an FPN with RetinaNet's two further levels p6 and p7, convolved from the last stage."""
     bottom_up = build_focalnet_backbone(cfg, input_shape)
-    last = cfg.MODEL.FPN.IN_FEATURES[-1]
+    last = _given_names(bottom_up, cfg.MODEL.FPN.IN_FEATURES)[-1]
     top_block = LastLevelP6P7(bottom_up.channels[last], cfg.MODEL.FPN.OUT_CHANNELS, in_feature=last)
     return _build_fpn(cfg, bottom_up, top_block)
 
@@ -107,9 +135,15 @@ def build_retinanet_focalnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) 
 def _build_fpn(cfg: CfgNode, bottom_up: FocalNetBackbone, top_block: nn.Module) -> FPN:
     return FPN(
         bottom_up=bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        in_features=_given_names(bottom_up, cfg.MODEL.FPN.IN_FEATURES),
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
         top_block=top_block,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+def _given_names(backbone: FocalNetBackbone, names: Sequence[str]) -> list[str]:
+    """The names under which a backbone gives maps, for either of the two that each has."""
+    given = {to_stage_name(name): name for name in backbone.out_features}
+    return [given.get(to_stage_name(name), name) for name in names]

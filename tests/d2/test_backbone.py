@@ -62,6 +62,62 @@ def test_only_the_features_asked_for_come_out_and_bound_the_padding(cfg, feature
     assert backbone.padding_constraints == {"size_divisibility": divisor}
 
 
+RES = ["res2", "res3", "res4", "res5"]
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+
+
+@pytest.mark.parametrize("names", [RES, ["stage1", "res5"], ["stem", "res4"], ("res5", "res3")])
+def test_res2_to_res5_are_other_names_of_the_stages_and_maps_have_the_names_asked_for(cfg, names):
+    cfg.MODEL.FOCALNET.OUT_FEATURES = names
+    backbone = build_backbone(cfg).eval()
+    own = FocalNetBackbone(**TINY, out_features=[dict(zip(RES, STAGES, strict=True)).get(n, n) for n in names]).eval()
+    own.load_state_dict(backbone.state_dict(), strict=True)
+    assert set(backbone.out_features) == set(names)
+    assert backbone.size_divisibility == own.size_divisibility
+    features = backbone(torch.ones(1, 3, 64, 64))
+    assert list(features) == list(backbone.output_shape()) == backbone.out_features
+    assert list(backbone.output_shape().values()) == list(own.output_shape().values())
+    for feature, expected in zip(features.values(), own(torch.ones(1, 3, 64, 64)).values(), strict=True):
+        assert torch.equal(feature, expected)
+
+
+@pytest.mark.parametrize("builder", ["build_focalnet_fpn_backbone", "build_retinanet_focalnet_fpn_backbone"])
+@pytest.mark.parametrize(("given", "wanted"), [(RES, RES), (STAGES, RES), (RES, STAGES)])
+def test_a_pyramid_takes_either_name_of_a_map(cfg, builder, given, wanted):
+    cfg.MODEL.FOCALNET.OUT_FEATURES, cfg.MODEL.FPN.IN_FEATURES = given, wanted[1:]
+    cfg.MODEL.FPN.OUT_CHANNELS = 8
+    pyramid = BACKBONE_REGISTRY.get(builder)(cfg, ShapeSpec(channels=3))
+    assert list(pyramid(torch.zeros(1, 3, 128, 128)))[:3] == ["p3", "p4", "p5"]
+    assert pyramid.size_divisibility == 32
+
+
+def test_a_config_of_another_project_that_knows_no_focalnet_gets_the_maps_of_its_resnet():
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME = "build_focalnet_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = RES
+    cfg.freeze()
+    with torch.device("meta"):
+        backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)(cfg, ShapeSpec(channels=3))
+    assert list(backbone.output_shape()) == RES
+    assert backbone.channels["res5"] == 768
+    assert "FOCALNET" not in cfg.MODEL
+
+
+def test_keys_of_another_project_keep_their_values():
+    cfg = get_cfg()
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    add_focalnet_config(cfg)
+    assert cfg.SOLVER.OPTIMIZER == "ADAMW"
+
+
+def test_a_backbone_starts_from_the_weights_that_its_section_names(cfg, tmp_path):
+    expected = FocalNetBackbone(**TINY).state_dict()
+    torch.save(expected, tmp_path / "weights.pth")
+    cfg.MODEL.FOCALNET.WEIGHTS = str(tmp_path / "weights.pth")
+    for name, tensor in build_backbone(cfg).state_dict().items():
+        assert torch.equal(tensor, expected[name])
+
+
 def test_every_architecture_knob_reaches_the_backbone(cfg):
     knobs = {
         "image_size": 64,
@@ -86,7 +142,7 @@ def test_every_architecture_knob_reaches_the_backbone(cfg):
         "encoder_stride": 8,
         "conv_embed_stem_padding": 3,
     }
-    own = {"VARIANT", "OUT_FEATURES", "FREEZE_AT", "USE_CHECKPOINT"}
+    own = {"VARIANT", "OUT_FEATURES", "FREEZE_AT", "USE_CHECKPOINT", "WEIGHTS"}
     assert set(cfg.MODEL.FOCALNET) - own == {name.upper() for name in knobs}
     for name, value in knobs.items():
         cfg.MODEL.FOCALNET[name.upper()] = value
@@ -119,7 +175,9 @@ def test_freeze_at_counts_the_stem_as_one(cfg, freeze_at, frozen):
     [
         ("VARIANT", "focalnet_tiny", KeyError, "focalnet_tiny_srf"),
         ("FOCAL_WINDOWS", [4, 3, 3, 3], ValueError, "focal_windows must be odd"),
-        ("OUT_FEATURES", ["res2"], ValueError, "res2"),
+        ("OUT_FEATURES", ["res6"], ValueError, "'res6'.* not among"),
+        ("OUT_FEATURES", ["res2", "stage1"], ValueError, "duplicates"),
+        ("WEIGHTS", "no_such.pth", FileNotFoundError, "no_such.pth"),
         ("NUM_CHANNELS", 1, ValueError, "NUM_CHANNELS is 1, but MODEL.PIXEL_MEAN has 3"),
     ],
 )
