@@ -76,72 +76,113 @@ def _compute(
 ) -> Tensor:
     """A block's result from its parameters, whose names are joined by blanks, and its settings."""
     p = dict(zip(names.split(), values, strict=True))
-    dtype = compute_dtype(x, p["modulation.f.weight"])
-    norm_names = ("norm1", "norm2", "modulation.ln")
-    # Under autocast, norms and scales keep their type.
-    p = {k: v if k.startswith(("gamma", *norm_names)) else v.to(dtype) for k, v in p.items()}
-    norms = [
-        partial(
-            F.layer_norm, normalized_shape=x.shape[-1:], weight=p[f"{name}.weight"], bias=p[f"{name}.bias"], eps=eps
-        )
-        for name, eps in zip(norm_names, epsilons, strict=False)
-    ]
-    norm1, norm2 = norms[:2]
-    kernels = [value for name, value in p.items() if name.startswith("modulation.focal_layers.")]
-    h_weight, h_bias = p["modulation.h.weight"].flatten(1), p["modulation.h.bias"]
-    hidden = len(p["mlp.fc1.weight"])
+    block = _Block(x, p, epsilons, normalize_modulator, use_post_layernorm, approximate)
     n, height, width, dim = x.shape
     x = x.reshape(n, height * width, dim)
-
-    query, context = x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=dtype)
-    gates = x.new_empty(*x.shape[:2], len(kernels) + 1, dtype=dtype)
-    split = [dim, dim, len(kernels) + 1]
-    query_weight, context_weight, gates_weight = p["modulation.f.weight"].split(split)
-    query_bias, context_bias, gates_bias = (
-        p["modulation.f.bias"].split(split) if "modulation.f.bias" in p else [None] * 3
-    )
-    for tile in tiles(x, hidden):
-        normed = (x[tile] if use_post_layernorm else norm1(x[tile])).to(dtype)
-        linear(normed, query_weight, query_bias, out=query[tile])
-        linear(normed, context_weight, context_bias, out=context[tile])
-        linear(normed, gates_weight, gates_bias, out=gates[tile])
-
+    query, context, gates = block.project(x)
     contexts = []
     context = context.view(n, height, width, dim)
-    for kernel in kernels:
+    for kernel in block.kernels:
         context = depthwise_gelu(context, kernel)
         contexts.append(context.reshape(x.shape))
     overall = F.gelu(context.mean((1, 2))).unsqueeze(1)
+    return block.finish(x, query, gates, contexts, overall).view(n, height, width, dim)
 
-    # The result takes the place of the query, tile by tile, unless autocast wants it in another type. Buffers that all
-    # tiles share spare the system from finding memory for each.
-    out, buffers = query, None
-    for tile in tiles(x, hidden):
-        if buffers is None:
-            # No tile is larger than the first.
-            buffers = [x.new_empty(*x[tile].shape[:2], channels, dtype=dtype) for channels in (dim, dim, hidden)]
-        samples, positions = x[tile].shape[:2]
-        gathered, modulated, activated = (buffer[:samples, :positions] for buffer in buffers)
-        gate = gates[tile].split(1, -1)
-        torch.mul(contexts[0][tile], gate[0], out=gathered)
-        for level in range(1, len(kernels)):
-            gathered.addcmul_(contexts[level][tile], gate[level])
-        gathered.addcmul_(overall[tile[0]], gate[-1])
-        if normalize_modulator:
-            gathered /= len(kernels) + 1
-        linear(gathered, h_weight, h_bias, out=modulated).mul_(query[tile])
-        if len(norms) > 2:
-            modulated = norms[2](modulated).to(dtype)
-        norm, gamma = norm1 if use_post_layernorm else None, p.get("gamma_1")
-        total = _add_branch(x[tile], modulated, p["modulation.proj.weight"], p["modulation.proj.bias"], norm, gamma)
-        if out.dtype != total.dtype:
-            out = query.to(total.dtype)
-        normed = (total if use_post_layernorm else norm2(total)).to(dtype)
-        linear(normed, p["mlp.fc1.weight"], p["mlp.fc1.bias"], out=activated)
-        torch.ops.aten.gelu_(activated, approximate=approximate)
-        norm, gamma = norm2 if use_post_layernorm else None, p.get("gamma_2")
-        _add_branch(total, activated, p["mlp.fc2.weight"], p["mlp.fc2.bias"], norm, gamma, out=out[tile])
-    return out.view(n, height, width, dim)
+
+class _Block:
+    """A block's parameters and settings, and what it does at each position before and after the contexts."""
+
+    def __init__(
+        self,
+        x: Tensor,
+        p: dict[str, Tensor],
+        epsilons: Sequence[float],
+        normalize_modulator: bool,
+        use_post_layernorm: bool,
+        approximate: str,
+    ) -> None:
+        names = ("norm1", "norm2", "modulation.ln")
+        self.dtype = compute_dtype(x, p["modulation.f.weight"])
+        # Under autocast, norms and scales keep their type.
+        self.p = p = {k: v if k.startswith(("gamma", *names)) else v.to(self.dtype) for k, v in p.items()}
+        norms = [
+            partial(F.layer_norm, normalized_shape=x.shape[-1:], weight=p[f"{n}.weight"], bias=p[f"{n}.bias"], eps=eps)
+            for n, eps in zip(names, epsilons, strict=False)
+        ]
+        self.norm1, self.norm2, self.modulation_norm = [*norms, None][:3]
+        self.kernels = [value for name, value in p.items() if name.startswith("modulation.focal_layers.")]
+        self.hidden = len(p["mlp.fc1.weight"])
+        self.normalize_modulator = normalize_modulator
+        self.use_post_layernorm = use_post_layernorm
+        self.approximate = approximate
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The projection `f` of positions `(N, P, C)`: query and context `(N, P, C)`, gates `(N, P, L + 1)`."""
+        dim, dtype, p = x.shape[-1], self.dtype, self.p
+        split = [dim, dim, len(self.kernels) + 1]
+        results = [x.new_empty(*x.shape[:2], channels, dtype=dtype) for channels in split]
+        weights = p["modulation.f.weight"].split(split)
+        biases = p["modulation.f.bias"].split(split) if "modulation.f.bias" in p else [None] * 3
+        for tile in tiles(x, self.hidden):
+            normed = (x[tile] if self.use_post_layernorm else self.norm1(x[tile])).to(dtype)
+            for weight, bias, result in zip(weights, biases, results, strict=True):
+                linear(normed, weight, bias, out=result[tile])
+        return tuple(results)
+
+    def finish(self, x: Tensor, query: Tensor, gates: Tensor, contexts: list[Tensor], overall: Tensor) -> Tensor:
+        """Gating, both projections of the modulation, and the MLP, with their residual sums: `(N, P, C)`."""
+        # The result takes the place of the query, tile by tile, unless autocast wants it in another type. Buffers that
+        # all tiles share spare the system from finding memory for each.
+        out, buffers, p = query, None, self.p
+        for tile in tiles(x, self.hidden):
+            if buffers is None:
+                # No tile is larger than the first.
+                widths = (x.shape[-1], x.shape[-1], self.hidden)
+                buffers = [x.new_empty(*x[tile].shape[:2], width, dtype=self.dtype) for width in widths]
+            samples, positions = x[tile].shape[:2]
+            gathered, modulated, activated = (buffer[:samples, :positions] for buffer in buffers)
+            self._gather(gates[tile], [context[tile] for context in contexts], overall[tile[0]], out=gathered)
+            linear(gathered, p["modulation.h.weight"].flatten(1), p["modulation.h.bias"], out=modulated).mul_(
+                query[tile]
+            )
+            if self.modulation_norm is not None:
+                modulated = self.modulation_norm(modulated).to(self.dtype)
+            total = self._add(x[tile], modulated, "modulation.proj", self.norm1, "gamma_1")
+            if out.dtype != total.dtype:
+                out = query.to(total.dtype)
+            normed = (total if self.use_post_layernorm else self.norm2(total)).to(self.dtype)
+            linear(normed, p["mlp.fc1.weight"], p["mlp.fc1.bias"], out=activated)
+            torch.ops.aten.gelu_(activated, approximate=self.approximate)
+            self._add(total, activated, "mlp.fc2", self.norm2, "gamma_2", out=out[tile])
+        return out
+
+    def _gather(self, gates: Tensor, contexts: list[Tensor], overall: Tensor, out: Tensor) -> None:
+        """The contexts and the global one, weighed by their gates (equation 5)."""
+        gate = gates.split(1, -1)
+        torch.mul(contexts[0], gate[0], out=out)
+        for level in range(1, len(contexts)):
+            out.addcmul_(contexts[level], gate[level])
+        out.addcmul_(overall, gate[-1])
+        if self.normalize_modulator:
+            out /= len(contexts) + 1
+
+    def _add(
+        self,
+        base: Tensor,
+        x: Tensor,
+        layer: str,
+        norm: Callable[[Tensor], Tensor],
+        scale: str,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """`base` plus a linear layer of `x`, through the norm after it and scaled where the block has those."""
+        weight, bias, gamma = self.p[f"{layer}.weight"], self.p[f"{layer}.bias"], self.p.get(scale)
+        if not self.use_post_layernorm and gamma is None and base.dtype == x.dtype:
+            return linear(x, weight, bias, base=base, out=out)
+        branch = linear(x, weight, bias)
+        if self.use_post_layernorm:
+            branch = norm(branch)
+        return torch.add(base, branch if gamma is None else gamma * branch, out=out)
 
 
 # What a compiler sees of a block: one operator, as the loops above are faster than what it would make of them.
@@ -151,21 +192,3 @@ _compute_as_operator = torch.library.custom_op("focalnet_backbone::block", _comp
 @_compute_as_operator.register_fake
 def _(x: Tensor, *_: object) -> Tensor:
     return x.new_empty(x.shape)
-
-
-def _add_branch(
-    base: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    norm: Callable[[Tensor], Tensor] | None,
-    gamma: Tensor | None,
-    out: Tensor | None = None,
-) -> Tensor:
-    """`base` plus a linear layer of `x`, through a norm and scaled if those are given."""
-    if norm is None and gamma is None and base.dtype == x.dtype:
-        return linear(x, weight, bias, base=base, out=out)
-    branch = linear(x, weight, bias)
-    if norm is not None:
-        branch = norm(branch)
-    return torch.add(base, branch if gamma is None else gamma * branch, out=out)

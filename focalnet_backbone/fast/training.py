@@ -21,6 +21,9 @@ from focalnet_backbone.fast.kernels import depthwise, depthwise_input_gradient, 
 
 aten = torch.ops.aten
 
+# Rows of as many channels as so many maps have are at hand in a tile of the modulation's backward pass.
+_BACKWARD_WIDTHS = 8
+
 
 def run_branch(layer: nn.Module, norm: nn.LayerNorm | None, gamma: Tensor | None, x: Tensor) -> Tensor:
     """`gamma * layer(norm(x))` of `(N, H, W, C)`, for a stock FocalModulation or Mlp; norm and gamma may be None."""
@@ -95,43 +98,7 @@ class _Modulate(Function):
         n, height, width, dim = x.shape
         flat, gradient = x.reshape(n, height * width, dim), gradient.reshape(n, height * width, dim)
         levels = [level.reshape(flat.shape) for level in convolved]
-        hidden = 8 * dim
-        scale = 1 / (layer.focal_level + 1) if layer.normalize_modulator else 1.0
-        overall = F.gelu(mean)
-
-        # From the result back to the gathered context, the query and the gates.
-        to_gathered, to_query = torch.empty_like(query), torch.empty_like(query)
-        to_gates = torch.empty_like(gates)
-        for tile in tiles(flat, hidden):
-            gate = gates[tile]
-            activated = [F.gelu(level[tile]) for level in levels] + [overall[tile[0]]]
-            gathered = activated[0] * gate[..., :1]
-            for level, value in enumerate(activated[1:], start=1):
-                gathered.addcmul_(value, gate[..., level : level + 1])
-            gathered *= scale
-            modulator = linear(gathered, p["h.weight"].flatten(1), p["h.bias"])
-            modulated = modulator * query[tile]
-            to_modulated = gradient[tile] @ p["proj.weight"]
-            if layer.ln is None:
-                sums.add_linear("proj", gradient[tile], modulated)
-            else:
-                normed, *statistics = torch.native_layer_norm(
-                    modulated, (dim,), p["ln.weight"], p["ln.bias"], layer.ln.eps
-                )
-                sums.add_linear("proj", gradient[tile], normed)
-                to_modulated, to_weight, to_bias = aten.native_layer_norm_backward(
-                    to_modulated, modulated, (dim,), *statistics, p["ln.weight"], p["ln.bias"], [True] * 3
-                )
-                sums.add("ln.weight", to_weight)
-                sums.add("ln.bias", to_bias)
-            torch.mul(to_modulated, modulator, out=to_query[tile])
-            to_modulator = to_modulated.mul_(query[tile])
-            sums.add_linear("h", to_modulator, gathered)
-            to_gathered[tile] = (
-                (to_modulator.flatten(0, 1) @ p["h.weight"].flatten(1)).view(modulated.shape).mul_(scale)
-            )
-            for level, value in enumerate(activated):
-                to_gates[tile][..., level] = (to_gathered[tile] * value).sum(-1)
+        to_query, to_gathered, to_gates = _through_gating(p, sums, gradient, query, gates, levels, F.gelu(mean))
 
         # Back through the levels, the widest first.
         to_mean = aten.gelu_backward(torch.bmm(gates[..., -1:].transpose(1, 2), to_gathered), mean)
@@ -146,10 +113,59 @@ class _Modulate(Function):
             to_context = depthwise_input_gradient(to_convolved, source, p[name]).reshape(flat.shape)
 
         to_x = torch.empty_like(flat)
-        for tile in tiles(flat, hidden):
+        for tile in tiles(flat, _BACKWARD_WIDTHS * dim):
             to_projected = torch.cat([to_query[tile], to_context[tile], to_gates[tile]], -1)
             to_x[tile] = sums.through_norm_and_linear("f", to_projected, flat[tile])
         return None, None, None, to_x.view(x.shape), *sums.in_order()
+
+
+def _through_gating(
+    p: _Parameters,
+    sums: _Sums,
+    gradient: Tensor,
+    query: Tensor,
+    gates: Tensor,
+    levels: list[Tensor],
+    overall: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From the gradient of the modulation's result `(N, P, C)` to those of query, gathered context and gates."""
+    layer, dim = p.layer, query.shape[-1]
+    scale = 1 / (layer.focal_level + 1) if layer.normalize_modulator else 1.0
+    h_weight = p["h.weight"].flatten(1)
+    to_query, to_gathered, to_gates = (torch.empty_like(tensor) for tensor in (query, query, gates))
+    for tile in tiles(query, _BACKWARD_WIDTHS * dim):
+        gate = gates[tile]
+        activated = [F.gelu(level[tile]) for level in levels] + [overall[tile[0]]]
+        gathered = activated[0] * gate[..., :1]
+        for level, value in enumerate(activated[1:], start=1):
+            gathered.addcmul_(value, gate[..., level : level + 1])
+        gathered *= scale
+        modulator = linear(gathered, h_weight, p["h.bias"])
+        to_modulated = _through_projection(p, sums, gradient[tile], modulator * query[tile])
+        torch.mul(to_modulated, modulator, out=to_query[tile])
+        to_modulator = to_modulated.mul_(query[tile])
+        sums.add_linear("h", to_modulator, gathered)
+        to_gathered[tile] = (to_modulator.flatten(0, 1) @ h_weight).view(gathered.shape).mul_(scale)
+        for level, value in enumerate(activated):
+            to_gates[tile][..., level] = (to_gathered[tile] * value).sum(-1)
+    return to_query, to_gathered, to_gates
+
+
+def _through_projection(p: _Parameters, sums: _Sums, gradient: Tensor, modulated: Tensor) -> Tensor:
+    """Back through the output projection, and the norm before it where there is one, to the modulated query."""
+    to_modulated = gradient @ p["proj.weight"]
+    if p.layer.ln is None:
+        sums.add_linear("proj", gradient, modulated)
+        return to_modulated
+    shape, weight, bias = modulated.shape[-1:], p["ln.weight"], p["ln.bias"]
+    normed, *statistics = torch.native_layer_norm(modulated, shape, weight, bias, p.layer.ln.eps)
+    sums.add_linear("proj", gradient, normed)
+    to_modulated, to_weight, to_bias = aten.native_layer_norm_backward(
+        to_modulated, modulated, shape, *statistics, weight, bias, [True] * 3
+    )
+    sums.add("ln.weight", to_weight)
+    sums.add("ln.bias", to_bias)
+    return to_modulated
 
 
 class _FeedForward(Function):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from focalnet_backbone import kernels
+from focalnet_backbone.fast import kernels
 
 SIZES = pytest.mark.parametrize("size", [1, 3, 9, 11, 13])
 DTYPES = pytest.mark.parametrize(

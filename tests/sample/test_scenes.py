@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from focalnet_backbone import sample_dataset
+from focalnet_backbone.sample import scenes
 from focalnet_backbone.sample.scenes import CATEGORIES, STUFF, THINGS, draw_scene, make_sample_dataset
 
 
@@ -108,7 +108,7 @@ def test_classes_sizes_and_overlap_vary():
 
 
 def test_the_splits_share_no_photograph():
-    assert not set(sample_dataset.PHOTOGRAPHS["training"]) & set(sample_dataset.PHOTOGRAPHS["validation"])
+    assert not set(scenes.PHOTOGRAPHS["training"]) & set(scenes.PHOTOGRAPHS["validation"])
 
 
 def test_category_ids_are_one_and_up():
@@ -138,7 +138,7 @@ def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return draw_scene(split, *args)
 
-    monkeypatch.setattr(sample_dataset, "draw_scene", interrupted)
+    monkeypatch.setattr(scenes, "draw_scene", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_sample_dataset(tmp_path / "new", train=4, val=1, size=64)
     assert not any(tmp_path.iterdir())
