@@ -1,10 +1,22 @@
-"""What the command lines of the tools have in common: how they read numbers, and say what is wrong in one line."""
+"""What the command lines have in common: how they read arguments, how they end, and that errors are one line."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import functools
+import logging
+import os
+import re
 import sys
 import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from focalnet_backbone.system.interruption import Stopped, raise_on_signals
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def positive(text: str) -> int:
@@ -14,18 +26,149 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line as shells make them.
+
+    A file whose name begins with a dash may be named as it is, also where `*.jpg` brings it in. An argument that is
+    empty, as of a variable that is not set, is refused by name; only in what a parser leaves to others (`REMAINDER`) is
+    it a value.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    rests = [action.dest for action in parser._actions if action.nargs == argparse.REMAINDER]
+    if not rests:
+        _refuse_empty(parser, arguments)
+    parsed = parser.parse_args(_shield_dashes(parser, arguments))
+    left = sum(len(getattr(parsed, rest) or ()) for rest in rests)
+    _refuse_empty(parser, arguments[: len(arguments) - left])
+    return parsed
+
+
+def _refuse_empty(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    options = parser._option_string_actions
+    for before, argument in zip([None, *arguments], arguments, strict=False):
+        option = argument[:-1] if argument.endswith("=") else before
+        if argument == "" or (argument.endswith("=") and option in options):
+            parser.error(f"argument {option} is empty" if option in options else "an argument is empty")
+
+
+def _shield_dashes(parser: argparse.ArgumentParser, arguments: list[str]) -> list[str]:
+    """The arguments, those spelt anew that argparse would wrongly take for options."""
+    options = parser._option_string_actions
+    shielded: list[str] = []
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return shielded + arguments[position:]
+        before = options.get(arguments[position - 1]) if position else None
+        if not argument.startswith("-") or argument.partition("=")[0] in options:
+            shielded.append(argument)
+        elif os.path.lexists(argument) and (before is None or before.type not in (int, float)):
+            shielded.append(os.path.join(os.curdir, argument))
+        elif before is not None and before.nargs is None and not argument.startswith("--"):
+            shielded[-1] += f"={argument}" if shielded[-1].startswith("--") else argument
+        else:
+            shielded.append(argument)
+    return shielded
+
+
+def printable(text: object) -> str:
+    """A text, such as a file's name, with what would steer a terminal, and what cannot be encoded, escaped."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
 def one_line(error: BaseException) -> str:
     """An error's message in one line; without the traceback in it if it comes from a process that loads images."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, MemoryError) or is_out_of_memory(error):
+        text = f"the memory is not enough{f': {text}' if text else ''}"
     if "Traceback (most recent call last)" in text:
         text = text.strip().splitlines()[-1]
     if not text and error.__traceback__:  # As of an assertion without message: what says most is the code.
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{place.line} ({type(error).__name__}, {place.filename}:{place.lineno})"
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory for something, on the CPU or a GPU."""
+    if isinstance(error, MemoryError):
+        return True
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def fail(tool: str, error: BaseException) -> int:
     """Print the error behind the tool's name, as argparse does. Returns the exit status."""
     print(f"{tool}: {one_line(error)}", file=sys.stderr)
     return 2
+
+
+def program(tool: str, *, resumed_by: str = "") -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Decorate the function of a command line, which returns its exit status, so that it ends as programs do.
+
+    SIGINT and SIGTERM end it with one line and the status 130 or 143, a file that cannot be written or memory that is
+    not enough with one line and 2, and a closed pipe behind it (`| head`) with 141 and no word. Names that have no
+    place in the terminal's encoding are escaped.
+
+    Args:
+        tool: its name in messages.
+        resumed_by: what the line of an interruption ends in, such as "go on with --resume".
+    """
+
+    def decorate(main: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(main)
+        def run(*arguments: Any, **keywords: Any) -> int:
+            _prepare_streams()
+            try:
+                with raise_on_signals():
+                    status = main(*arguments, **keywords)
+                    sys.stdout.flush()
+                    return status
+            except KeyboardInterrupt as stop:
+                return say_interrupted(tool, stop, resumed_by)
+            except BrokenPipeError:
+                return _end_closed_pipe()
+            except OSError as error:
+                if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG):
+                    error = OSError(error.errno, error.strerror, "the standard output")
+                    _silence(sys.stdout)
+                return fail(tool, error)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                return fail(tool, error)
+
+        return run
+
+    return decorate
+
+
+def say_interrupted(tool: str, stop: KeyboardInterrupt, remark: str = "") -> int:
+    """Print that a program was interrupted and how it goes on. Returns the exit status, 130 or 143."""
+    remark = getattr(stop, "remark", "") or remark
+    with contextlib.suppress(OSError):
+        print(f"{tool}: interrupted{f'; {remark}' if remark else ''}", file=sys.stderr)
+    return stop.status if isinstance(stop, Stopped) else 130
+
+
+def _prepare_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    # A log that cannot be shown any more (the terminal closed, the pipe's reader gone) is no reason to stop a training.
+    logging.raiseExceptions = False
+
+
+def _end_closed_pipe() -> int:
+    for stream in (sys.stdout, sys.stderr):
+        _silence(stream)
+    return 141
+
+
+def _silence(stream: Any) -> None:
+    """Send what is still to be written nowhere, as Python would complain once more when it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

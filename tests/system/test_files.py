@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+import errno
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
 
-from focalnet_backbone.system.files import whole_file
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from focalnet_backbone.system import files
+from focalnet_backbone.system.files import remove_unfinished, whole_file, whole_folder
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
@@ -48,3 +60,71 @@ def test_two_that_write_one_file_at_once_do_not_meet(tmp_path):
             second.write_text("second")
         assert path.read_text() == "second"
     assert path.read_text() == "first"
+
+
+def test_a_folder_takes_its_place_when_it_is_whole(tmp_path):
+    with whole_folder(tmp_path / "a") as unfinished:
+        (unfinished / "b").touch()
+    with pytest.raises(FileNotFoundError), whole_folder(tmp_path / "c") as unfinished:
+        (unfinished / "no" / "b").touch()
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["a", "a/b"]
+
+
+WRITE_AND_WAIT = """
+import sys, time
+from focalnet_backbone.system.files import whole_file, whole_folder
+with whole_file(sys.argv[1] + "/a.png") as file, whole_folder(sys.argv[1] + "/b") as folder:
+    file.write_text("half")
+    (folder / "c").touch()
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path, monkeypatch):
+    process = subprocess.Popen([sys.executable, "-c", WRITE_AND_WAIT, tmp_path], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    remove_unfinished(tmp_path)
+    assert len(os.listdir(tmp_path)) == 2
+    process.kill()
+    process.communicate()
+    assert len(os.listdir(tmp_path)) == 2
+    monkeypatch.setattr(files, "_swept", set())  # As for another process.
+    with whole_file(tmp_path / "d") as unfinished:
+        assert sorted(os.listdir(tmp_path)) == [unfinished.name]
+
+
+@pytest.fixture
+def small_files():
+    """A limit of 8 kB to what a file may hold, which stands in for a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)
+WRITERS = {
+    "text": lambda path: path.write_text("x" * 20000),
+    "torch": lambda path: torch.save({"a": torch.zeros(20000)}, path),
+    "torch's older format": lambda path: torch.save([torch.zeros(20000)], path, _use_new_zipfile_serialization=False),
+    "png": lambda path: Image.fromarray(PIXELS).save(path),
+    "jpg": lambda path: Image.fromarray(PIXELS).save(path, quality=100),
+    "figure": lambda path: Figure().savefig(path, dpi=900),  # Of one colour, which compresses well.
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_told_with_the_files_name_whoever_writes(tmp_path, small_files, writer):
+    path = tmp_path / f"a.{writer if writer in ('png', 'jpg') else 'png' if writer == 'figure' else 'bin'}"
+    with pytest.raises(OSError, match="File too large") as failure, whole_file(path) as unfinished:
+        WRITERS[writer](unfinished)
+    assert (failure.value.errno, failure.value.filename) == (errno.EFBIG, str(path))
+    assert not os.listdir(tmp_path)
+
+
+def test_an_error_that_is_not_of_the_writing_stays_as_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="sizes differ"), whole_file(tmp_path / "a"):
+        raise RuntimeError("sizes differ")
+    with pytest.raises(FileNotFoundError, match="nowhere"), whole_file(tmp_path / "a"):
+        Path("nowhere").read_text()

@@ -1,0 +1,127 @@
+"""How command lines are read, and how programs end."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from focalnet_backbone.system.command_line import fail, one_line, parse
+
+
+@pytest.fixture
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tool")
+    parser.add_argument("images", nargs="+")
+    parser.add_argument("--out")
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--resume", action="store_true")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-cat.jpg", "dög 1.jpg"], {"images": ["./-cat.jpg", "dög 1.jpg"]}),
+        (["a", "--out", "-new"], {"out": "-new"}),
+        (["a", "--out=-new", "--resume"], {"out": "-new", "resume": True}),
+        (["--out", "-cat.jpg", "a"], {"out": "./-cat.jpg", "images": ["a"]}),
+        (["a", "--seed", "-1"], {"seed": -1}),
+        (["--resume", "-cat.jpg"], {"images": ["./-cat.jpg"]}),
+        (["--", "-cat.jpg", "--out"], {"images": ["-cat.jpg", "--out"]}),
+        (["a", "--set", "x=-1", "--set", "-x=1"], {"set": ["x=-1", "-x=1"]}),
+    ],
+)
+def test_names_that_begin_with_a_dash_are_names(parser, tmp_path, monkeypatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-cat.jpg").touch()
+    (tmp_path / "-1").touch()
+    parsed = vars(parse(parser, arguments))
+    assert {name: parsed[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([""], "an argument is empty"),
+        (["a", "--out", ""], "argument --out is empty"),
+        (["a", "--out="], "argument --out is empty"),
+        (["a", "--set="], "argument --set is empty"),
+        (["a", "--resume", ""], "is empty"),
+        (["a", "--out", "--resume"], "argument --out: expected one argument"),
+    ],
+)
+def test_an_empty_or_missing_argument_is_named(parser, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        parse(parser, arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(message)
+
+
+def test_what_is_left_to_others_may_be_empty(parser):
+    parser.add_argument("opts", nargs=argparse.REMAINDER)
+    parser._actions[1].nargs = None
+    assert parse(parser, ["a", "MODEL.WEIGHTS", ""]).opts == ["MODEL.WEIGHTS", ""]
+
+
+def test_names_do_not_steer_the_terminal(capsys):
+    fail("tool", ValueError("no image a\x1b[31m\n\udcff.png"))
+    assert capsys.readouterr().err == "tool: no image a\\x1b[31m \\udcff.png\n"
+
+
+def test_an_error_of_the_system_names_its_file():
+    assert one_line(OSError(errno.ENOSPC, "No space left on device", "a.png")) == "a.png: No space left on device"
+
+
+def run(code: str, **options) -> subprocess.CompletedProcess:
+    program = "import os, signal, sys\nfrom focalnet_backbone.system.command_line import program\n"
+    program += (
+        f"@program('tool', resumed_by='go on with --resume')\ndef main():\n    {code}\n    return 0\nsys.exit(main())"
+    )
+    return subprocess.run([sys.executable, "-c", program], text=True, stderr=subprocess.PIPE, **options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_program_with_one_line_and_its_status(number):
+    ended = run(f"os.kill(os.getpid(), {int(number)}); import time; time.sleep(20)")
+    assert (ended.returncode, ended.stderr) == (128 + number, "tool: interrupted; go on with --resume\n")
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    ended = run(
+        f"os.kill(os.getpid(), {int(signal.SIGINT)})", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    )
+    assert ended.returncode == 0
+
+
+def test_a_closed_pipe_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = run("print('x' * 100_000)", stdout=writer)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_a_full_disk_behind_the_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        ended = run("print('x')", stdout=full)
+    assert (ended.returncode, ended.stderr) == (2, "tool: the standard output: No space left on device\n")
+
+
+def test_a_name_that_is_no_text_is_printed_escaped():
+    ended = run("print(os.fsdecode(b'\\xff.png'))", stdout=subprocess.PIPE, env={**os.environ, "PYTHONUTF8": "1"})
+    assert (ended.returncode, ended.stdout) == (0, "\\udcff.png\n")
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", 'RuntimeError("[enforce fail] can\'t allocate memory: 9 bytes")'])
+def test_too_little_memory_is_one_line(error):
+    ended = run(f"raise {error}")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("tool: the memory is not enough")
+    assert len(ended.stderr.splitlines()) == 1
