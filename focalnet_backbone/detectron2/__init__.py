@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     )
     from focalnet_backbone.detectron2.checkpoint import FocalNetCheckpointer
     from focalnet_backbone.detectron2.config import add_focalnet_config
+    from focalnet_backbone.detectron2.zoo import get_config, get_config_file
 
 __all__ = [
     "FocalNetBackbone",
@@ -25,4 +26,6 @@ __all__ = [
     "build_focalnet_backbone",
     "build_focalnet_fpn_backbone",
     "build_retinanet_focalnet_fpn_backbone",
+    "get_config",
+    "get_config_file",
 ]

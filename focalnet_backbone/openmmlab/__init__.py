@@ -9,7 +9,10 @@ provide_operators()
 allow_runner_checkpoints()
 
 from focalnet_backbone.openmmlab.backbone import FocalNet  # noqa: E402
+from focalnet_backbone.openmmlab.names import offer_configs  # noqa: E402
 from focalnet_backbone.openmmlab.optimizer import LayerDecayOptimWrapperConstructor  # noqa: E402
 from focalnet_backbone.openmmlab.resume import AtomicLocalBackend, ExactResumeHook  # noqa: E402
+
+offer_configs()
 
 __all__ = ["AtomicLocalBackend", "ExactResumeHook", "FocalNet", "LayerDecayOptimWrapperConstructor"]

@@ -1,0 +1,47 @@
+"""The configs that the package carries, by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from focalnet_backbone.configs import FOLDER, describe_config, find_config, is_mmengine, list_configs, open_config
+from tests.readme import ROOT
+
+SETUPS = list_configs()
+
+
+def test_the_packages_configs_are_those_of_the_repository():
+    for path in (ROOT / "configs").rglob("*.*"):
+        assert (FOLDER / path.relative_to(ROOT / "configs")).read_bytes() == path.read_bytes()
+
+
+def test_bases_are_no_setups():
+    assert set(list_configs("mm*")) == {name for name in SETUPS if name.startswith("mm")}
+    assert all("/_base_" not in name and "Base" not in name for name in SETUPS)
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_a_config_is_found_by_its_name_and_described_by_its_first_line(name):
+    host, _, file = name.partition("/")
+    assert find_config(name) == find_config(file, host) == FOLDER / name
+    assert "FocalNet" in describe_config(FOLDER / name)
+    assert is_mmengine(FOLDER / name) == (host != "detectron2")
+
+
+def test_a_name_without_suffix_is_enough_where_it_is_the_only_one():
+    assert find_config("upernet_focalnet_sample") == find_config("mmseg/upernet_focalnet_sample")
+    with pytest.raises(ValueError, match=r"may be any of detectron2/mask_rcnn_focalnet_tiny_srf_1x.py, detectron2/"):
+        find_config("mask_rcnn_focalnet_tiny_srf_1x", "detectron2")
+
+
+def test_a_users_file_goes_before_a_config_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "upernet_focalnet_sample.py"
+    assert open_config(name) == FOLDER / "mmseg" / name
+    (tmp_path / name).touch()
+    assert open_config(name).resolve() == tmp_path / name
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest():
+    with pytest.raises(FileNotFoundError, match=r"no config file upernet_sample, .* mean 'upernet_focalnet_sample'"):
+        open_config("upernet_sample")
