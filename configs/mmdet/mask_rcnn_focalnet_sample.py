@@ -93,12 +93,15 @@ val_dataloader = dict(
             dict(type="LoadImageFromFile"),
             dict(type="Resize", scale=(128, 128), keep_ratio=True),
             dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-            dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+            dict(
+                type="PackDetInputs",
+                meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "instances"),
+            ),
         ],
     ),
 )
 test_dataloader = val_dataloader
-# The file of annotations is the dataset's.
+# Without a file of annotations: those that the dataset has read.
 val_evaluator = dict(type="CocoMetric", metric=["bbox", "segm"])
 test_evaluator = val_evaluator
 
