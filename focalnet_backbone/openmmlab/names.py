@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.infer import BaseInferencer
 
-from focalnet_backbone.configs import FOLDER, find_config
+from focalnet_backbone.configs import FOLDER, find_config, list_configs
 
 PACKAGE = "focalnet_backbone"
 
@@ -86,7 +86,9 @@ def _add_models(original: Callable[[str], Iterator[dict[str, Any]]]) -> Callable
         for metafile in sorted(FOLDER.glob("*/metafile.yaml")):
             host = metafile.parent.name
             if host == place.parent.name or (place / host).is_dir():
-                for model in load(metafile)["Models"]:
-                    yield {"Weights": None, **model, "Config": str(FOLDER.parent / model["Config"])}
+                published = {model["Config"]: model for model in load(metafile)["Models"]}
+                for name in list_configs(host):
+                    model = published.get(f"configs/{name}", {"Name": Path(name).stem, "Weights": None})
+                    yield {**model, "Config": str(FOLDER / name)}
 
     return models
