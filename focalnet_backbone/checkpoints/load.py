@@ -17,6 +17,7 @@ from focalnet_backbone.checkpoints.report import LoadReport, summarise
 from focalnet_backbone.checkpoints.sources import open_source
 from focalnet_backbone.network.backbone import FocalNetTrunk
 from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.system.switches import check_switch
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,9 @@ def load_checkpoint(
 
     Smaller depth-wise kernels are centred in the model's larger ones, larger ones are cut to their centre; focal
     levels that the checkpoint lacks get zero gates and keep their own kernels. Normal, and only said in the report,
-    are output norms that the checkpoint lacks, the kernels of added levels, and a classification head or final norm
-    that the model has no place for.
+    are output norms that the checkpoint lacks, the kernels of added levels, and a classification head, final norm or
+    output norms that the model has no place for. So are the stages of its network that a backbone without their maps
+    does not build.
 
     Args:
         model: `FocalNet`, one of the models with heads, or a subclass of these.
@@ -49,6 +51,8 @@ def load_checkpoint(
         TypeError: the model is no FocalNet, or the source of no such type.
         ValueError: the model is on the meta device.
     """
+    check_switch("strict", strict)
+    check_switch("drop_levels", drop_levels)
     if not isinstance(model, FocalNetTrunk):
         raise TypeError(f"model must be a FocalNet or a model derived from it, got {type(model).__name__}")
     target = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
@@ -60,6 +64,7 @@ def load_checkpoint(
         check_values(weights.tensors)
         fitted, leftover = _fit(weights.tensors, target, strict, drop_levels)
         differs = _compare_knobs(weights, opened.config, model.config, strict)
+        not_built, leftover = _split_off_later_stages(leftover, model)
         ignored, unexpected = _sort_leftover(leftover, target)
         missing, normal = _sort_missing(weights.tensors, target, fitted)
         if strict and (missing or unexpected):
@@ -73,6 +78,7 @@ def load_checkpoint(
         loaded=tuple(name for name in fitted if fitted[name] is weights.tensors[name]),
         resized=tuple(name for name in fitted if fitted[name] is not weights.tensors[name]),
         ignored=(*ignored, *weights.rest),
+        not_built=not_built,
         missing=(*missing, *normal),
         unexpected=unexpected,
         differs=differs,
@@ -117,11 +123,26 @@ def _fit(
     return fitted, [name for name in tensors if name not in fitted]
 
 
+def _split_off_later_stages(leftover: list[str], model: FocalNetTrunk) -> tuple[tuple[str, ...], list[str]]:
+    """Part the tensors of the network's stages after the last one that the model builds from the others."""
+    built = len(model.layers)
+
+    def is_later(name: str) -> bool:
+        match = re.match(r"layers\.(\d+)\.(downsample\.)?|norm(\d+)\.", name)
+        if match is None:
+            return False
+        stage = int(match[1] or match[3] or 0)
+        return built <= stage < len(model.config.depths) or (match[2] is not None and stage == built - 1)
+
+    later = tuple(filter(is_later, leftover))
+    return later, [name for name in leftover if name not in later]
+
+
 def _sort_leftover(leftover: list[str], target: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Divide the checkpoint's tensors that the model has no place for into normal ones and unexpected ones."""
 
     def is_normal(name: str) -> bool:
-        if name.startswith(("head.", "norm.")):
+        if re.match(r"head\.|norm\d*\.", name):
             return True
         kernel = split_kernel_name(name)
         # Levels to spare are an error before this, unless they are to be dropped.

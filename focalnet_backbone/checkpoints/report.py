@@ -17,6 +17,8 @@ class LoadReport:
         loaded: the model's tensors that were loaded as they are, by native name.
         resized: those that were enlarged, cut or given gates to fit the model.
         ignored: the checkpoint's tensors that the model has no place for, as is normal for it.
+        not_built: those of the stages that the model's network has and the model, a backbone, does not build, as none
+            of the maps that it gives needs them.
         missing: the model's tensors that the checkpoint lacks; they keep the values that they had.
         unexpected: the checkpoint's tensors that the model has no place for, and that is not normal.
         differs: knobs in which the model differs from what the source says of its weights, each as
@@ -28,6 +30,7 @@ class LoadReport:
     loaded: tuple[str, ...]
     resized: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    not_built: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
@@ -37,6 +40,8 @@ class LoadReport:
         for field in ("resized", "ignored", "missing", "unexpected"):
             names = getattr(self, field)
             parts.append(f"{field} {len(names)}" + (f" ({summarise(names)})" if names else ""))
+        if self.not_built:
+            parts.append(f"left out {len(self.not_built)} of stages after the last map ({summarise(self.not_built)})")
         parts += [f"differs in {difference}" for difference in self.differs]
         return ", ".join(parts)
 

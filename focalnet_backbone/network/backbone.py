@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from focalnet_backbone.fast.fusion import fuse_blocks
 from focalnet_backbone.network.blocks import FocalNetStage, PatchEmbed
 from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.system.switches import check_switch
 
 
 class FocalNetTrunk(nn.Module):
@@ -19,9 +20,11 @@ class FocalNetTrunk(nn.Module):
     Args:
         config: the architecture.
         use_checkpoint: recompute blocks in the backward pass instead of keeping their activations.
+        stages: how many of the config's stages to build; all by default. What is built is as in the whole network.
     """
 
-    def __init__(self, config: FocalNetConfig, use_checkpoint: bool = False) -> None:
+    def __init__(self, config: FocalNetConfig, use_checkpoint: bool = False, stages: int | None = None) -> None:
+        check_switch("use_checkpoint", use_checkpoint)
         super().__init__()
         self.config = config
         self.fused = False
@@ -36,10 +39,12 @@ class FocalNetTrunk(nn.Module):
         self.pos_drop = nn.Dropout(config.hidden_dropout_prob)
         blocks = sum(config.depths)
         drop_path = [config.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks)]
+        stages = len(config.depths) if stages is None else stages
         self.layers = nn.ModuleList()
-        for stage, depth in enumerate(config.depths):
+        for stage, depth in enumerate(config.depths[:stages]):
             rates, drop_path = drop_path[:depth], drop_path[depth:]
-            self.layers.append(FocalNetStage(config, stage, rates, use_checkpoint))
+            is_last = stage + 1 == stages
+            self.layers.append(FocalNetStage(config, stage, rates, use_checkpoint, downsample=not is_last))
         self.init_weights()
 
     @torch.no_grad()
@@ -116,6 +121,10 @@ class FocalNet(FocalNetTrunk):
     `s = patch_size * 2**(i-1)`: the map before that stage's downsampling, through its own LayerNorm. `"stem"`
     is the patch embedding. The maps are channels-last in memory.
 
+    What comes after the last wanted map is not built: stages, and the downsampling to them. So every parameter has a
+    gradient, as `DistributedDataParallel` demands. `config` still describes the whole network, whose drop path rates
+    the stages have; loading a checkpoint of the whole network leaves the rest out, and says so.
+
     Args:
         config: the architecture; the default is FocalNet-T (srf).
         out_features: names of the feature maps to return, out of `config.stage_names`; the order does not
@@ -152,7 +161,7 @@ class FocalNet(FocalNetTrunk):
             raise TypeError(f"frozen_stages must be an int, got {frozen_stages!r}")
         if not -1 <= frozen_stages <= stages:
             raise ValueError(f"frozen_stages must be from -1 to {stages}, got {frozen_stages}")
-        super().__init__(config, use_checkpoint)
+        super().__init__(config, use_checkpoint, stages=config.out_indices[-1])
         self.frozen_stages = frozen_stages
         self.out_features = list(config.out_features)
         for index in config.out_indices:
@@ -186,8 +195,7 @@ class FocalNet(FocalNetTrunk):
         outputs = {}
         if "stem" in self.out_features:
             outputs["stem"] = x.permute(0, 3, 1, 2)
-        # Stages after the last wanted map are part of the model, but have nothing to add to its output.
-        for i, stage in enumerate(self.layers[: self.config.out_indices[-1]]):
+        for i, stage in enumerate(self.layers):
             if i > 0:
                 x = self.layers[i - 1].downsample(x.permute(0, 3, 1, 2))
             x = stage(x)

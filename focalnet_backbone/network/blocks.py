@@ -84,16 +84,23 @@ class FocalNetStage(nn.Module):
         stage: 0-based index of the stage.
         drop_path: stochastic depth rate of each block.
         use_checkpoint: recompute each block in the backward pass instead of keeping its activations.
+        downsample: whether another stage follows.
     """
 
     def __init__(
-        self, config: FocalNetConfig, stage: int, drop_path: list[float], use_checkpoint: bool = False
+        self,
+        config: FocalNetConfig,
+        stage: int,
+        drop_path: list[float],
+        use_checkpoint: bool = False,
+        *,
+        downsample: bool = True,
     ) -> None:
         super().__init__()
         self.use_checkpoint = use_checkpoint
         self.blocks = nn.ModuleList(FocalNetBlock(config, stage, rate) for rate in drop_path)
         self.downsample = None
-        if stage + 1 < len(config.depths):
+        if downsample:
             self.downsample = PatchEmbed(
                 config.stage_channels[stage],
                 config.stage_channels[stage + 1],

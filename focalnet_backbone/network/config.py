@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from focalnet_backbone.network.variants import get_variant
 from focalnet_backbone.system.files import whole_file
 from focalnet_backbone.system.spelling import closest
+from focalnet_backbone.system.switches import check_switch
 
 ACTIVATIONS = ("gelu", "relu", "selu", "gelu_new")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -144,8 +145,7 @@ class FocalNetConfig:
             "output_hidden_states",
             "return_dict",
         ):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            check_switch(name, getattr(self, name))
         if not callable(self.hidden_act) and self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"hidden_act must be one of {ACTIVATIONS} or a callable, got {self.hidden_act!r}")
         if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:

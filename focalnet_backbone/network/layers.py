@@ -90,8 +90,9 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(N, C_in, H, W)` to `(N, ceil(H / stride), ceil(W / stride), C_out)`."""
-        # While compiling, pad always, so that one graph serves every size.
-        if torch.compiler.is_compiling() or x.shape[2] % self.stride or x.shape[3] % self.stride:
+        # While a graph is recorded, pad always, so that it serves every size.
+        recording = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if recording or x.shape[2] % self.stride or x.shape[3] % self.stride:
             x = F.pad(x, (0, self.extra_padding, 0, self.extra_padding))
         x = self.proj(x.contiguous(memory_format=torch.channels_last))
         return self.norm(x.permute(0, 2, 3, 1))

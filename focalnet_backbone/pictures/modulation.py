@@ -69,7 +69,7 @@ def watch_modulation(
 
     Raises:
         TypeError: the model holds no FocalNet, or the images are not of its type.
-        ValueError: there is no such stage or block, the model does not compute that stage, or the images have a shape
+        ValueError: there is no such stage or block, the model does not build that stage, or the images have a shape
             that it does not take.
     """
     trunk = _find_trunk(model)
@@ -87,8 +87,6 @@ def watch_modulation(
 
     views = []
     for (stage, number), outputs in seen.items():
-        if not outputs:
-            raise ValueError(f"stage {stage} is not computed by a backbone that returns {trunk.out_features}")
         # The projection f gives query, context and gates, in this order: (N, H, W, 2 * C + L + 1).
         gates = outputs["f"][..., 2 * _modulation(trunk, stage, number).dim :].permute(0, 3, 1, 2)
         stride = trunk.config.stage_strides[stage - 1]
@@ -106,7 +104,7 @@ def read_kernels(model: nn.Module, stage: int, block: int | None = None) -> list
 
     Raises:
         TypeError: the model holds no FocalNet.
-        ValueError: there is no such stage or block.
+        ValueError: there is no such stage or block, or the model does not build that stage.
     """
     trunk = _find_trunk(model)
     kernels = []
@@ -130,6 +128,8 @@ def _block_numbers(trunk: FocalNetTrunk, stage: int, block: int | None) -> list[
     depths = trunk.config.depths
     if stage not in range(1, len(depths) + 1):
         raise ValueError(f"stage must be from 1 to {len(depths)}, got {stage}")
+    if stage > len(trunk.layers):
+        raise ValueError(f"stage {stage} is not built in a backbone that returns {trunk.out_features}")
     numbers = range(1, depths[stage - 1] + 1)
     if block is not None and block not in numbers:
         raise ValueError(f"block must be from 1 to {len(numbers)} in stage {stage}, got {block}")

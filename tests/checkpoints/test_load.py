@@ -88,9 +88,8 @@ def test_the_report_is_logged(caplog):
             lambda: FocalNetForMaskedImageModeling(shrunk(TINY)).state_dict(),
             r"3 tensors .*\(mask_token, decoder.0\)",
         ),
-        (lambda: FocalNet(shrunk(TINY)), lambda: backbone().state_dict(), "norm0, norm1, norm2.*out_features"),
     ],
-    ids=["block", "stem", "extra", "kernel", "head", "norm", "decoder", "output-norms"],
+    ids=["block", "stem", "extra", "kernel", "head", "norm", "decoder"],
 )
 def test_any_other_missing_or_left_over_tensor_is_an_error_unless_not_strict(model, source, words):
     model, source = model(), source()
@@ -99,6 +98,39 @@ def test_any_other_missing_or_left_over_tensor_is_an_error_unless_not_strict(mod
     report = load_checkpoint(model, source, strict=False)
     assert report.missing or report.unexpected
     assert all(torch.equal(model.state_dict()[name], source[name]) for name in report.loaded)
+
+
+def test_norms_of_maps_that_are_not_wanted_are_ignored():
+    source = backbone().state_dict()
+    model = FocalNet(shrunk(TINY))
+    report = load_checkpoint(model, source)
+    assert report.ignored == tuple(f"norm{i}.{part}" for i in range(3) for part in ("weight", "bias"))
+    assert set(report.loaded) == set(model.state_dict())
+
+
+@pytest.mark.parametrize("indices", [[0], [1], [0, 2], [1, 3]])
+def test_stages_after_the_last_wanted_map_are_left_out_and_counted(indices):
+    whole = backbone()
+    model = FocalNet(shrunk(TINY), out_indices=indices)
+    report = load_checkpoint(model, whole.state_dict())
+    gone = range(indices[-1], 4)
+    parts = [f"{part}{stage}." for part in ("layers.", "norm") for stage in gone]
+    parts.append(f"layers.{indices[-1] - 1}.downsample.")
+    later = {name for name in whole.state_dict() if name.startswith(tuple(parts))}
+    assert set(report.not_built) == later
+    assert f"left out {len(later)} of stages after the last map" in str(report)
+    assert not report.missing + report.unexpected
+    x = torch.randn(1, 3, 40, 56)
+    expected = FocalNet(shrunk(TINY), out_indices=[0, 1, 2, 3, 4])
+    load_checkpoint(expected, whole.state_dict())
+    for name, feature in model.eval()(x).items():
+        torch.testing.assert_close(feature, expected.eval()(x)[name])
+
+
+def test_a_stage_that_the_models_network_has_not_is_no_later_one():
+    source = {**backbone().state_dict(), "layers.4.blocks.0.norm1.weight": torch.ones(32)}
+    with pytest.raises(CheckpointError, match=r"1 tensors that the model has no place for .*depths"):
+        load_checkpoint(FocalNet(shrunk(TINY), out_indices=[1]), source)
 
 
 def test_a_head_of_other_classes_is_left_alone_when_not_strict():

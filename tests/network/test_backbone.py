@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -146,13 +148,41 @@ def test_without_global_context_a_shift_by_the_stride_shifts_the_maps(stem):
         torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
-def test_unwanted_stages_are_not_computed():
-    model = build(out_features=["stage2"])
-    calls = []
-    for i, stage in enumerate(model.layers):
-        stage.register_forward_hook(lambda *_, i=i: calls.append(i))
-    model(torch.zeros(1, 3, 32, 32))
-    assert calls == [0, 1]
+@pytest.mark.parametrize("indices", [c for n in range(1, 6) for c in itertools.combinations(range(5), n)], ids=str)
+@pytest.mark.parametrize("knobs", [{}, {**CONV_STEM, "frozen_stages": 1}], ids=["plain", "frozen"])
+def test_every_trained_parameter_has_a_gradient_whatever_maps_are_wanted(indices, knobs):
+    model = build(embed_dim=4, depths=[1, 1, 1, 1], out_indices=indices, **knobs)
+    loss = sum(feature.square().sum() for feature in model(torch.randn(2, 3, 20, 33)).values())
+    if loss.requires_grad:
+        loss.backward()
+    idle = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not idle
+
+
+@pytest.mark.parametrize("indices", [[1, 2], [0], [0, 1, 2, 3, 4]], ids=str)
+def test_distributed_training_waits_for_no_parameter(indices, tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        model = torch.nn.parallel.DistributedDataParallel(build(embed_dim=4, out_indices=indices))
+        for _ in range(3):  # What one iteration leaves out, the next one's start complains of.
+            sum(feature.square().mean() for feature in model(torch.randn(1, 3, 32, 32)).values()).backward()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_what_is_built_without_the_last_stages_has_the_whole_networks_names_and_rates():
+    whole = build(out_indices=[1, 2, 3, 4], drop_path_rate=0.4)
+    part = build(out_indices=[1, 2], drop_path_rate=0.4)
+    assert len(part.layers) == 2
+    expected = [
+        name
+        for name in whole.state_dict()
+        if not name.startswith(("layers.2.", "layers.3.", "layers.1.downsample.", "norm2.", "norm3."))
+    ]
+    assert list(part.state_dict()) == expected
+    rates = [[block.drop_path.rate for stage in model.layers for block in stage.blocks] for model in (whole, part)]
+    assert rates[1] == rates[0][:2] == pytest.approx([0.0, 0.1])
+    assert part.config.depths == whole.config.depths
 
 
 # Initialisation, dropout, freezing
@@ -320,6 +350,18 @@ def test_exports_with_dynamic_height_and_width(stem):
         assert_same_maps(exported(x), model(x))
 
 
+@STEMS
+def test_a_trace_serves_other_sizes_than_its_example(stem):
+    model = build(**stem, embed_dim=4, out_features=ALL_STAGES).eval()
+    for example in ((64, 64), (50, 77)):
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit.trace warns that it is old, and of the checks of the input.
+            traced = torch.jit.trace(model, torch.randn(1, 3, *example), strict=False)
+        for shape in ((2, 50, 77), (1, 64, 64), (3, 33, 32), (1, 7, 200), (1, 1, 1)):
+            x = torch.randn(shape[0], 3, *shape[1:])
+            assert_same_maps(traced(x), model(x), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_and_pickles_compute_the_same(duplicate):
     model = build(out_features=ALL_STAGES, frozen_stages=1, hidden_act="gelu_new").eval()
@@ -387,6 +429,8 @@ def test_a_wrong_input_is_named(x, error, message):
         ({"frozen_stages": 5}, ValueError, "frozen_stages must be from -1 to 4, got 5"),
         ({"frozen_stages": -2}, ValueError, "frozen_stages must be from -1"),
         ({"frozen_stages": "all"}, TypeError, "frozen_stages must be an int"),
+        ({"use_checkpoint": "no"}, TypeError, "use_checkpoint must be True or False, got 'no'"),
+        ({"use_checkpoint": 1}, TypeError, "use_checkpoint must be True or False, got 1"),
         ({"config": {"embed_dim": 96}}, TypeError, "config must be a FocalNetConfig"),
         ({"config": "focalnet_tiny_srf"}, TypeError, "config must be a FocalNetConfig"),
         ({"config": FocalNetConfig(), "embed_dims": 8}, TypeError, "no knob 'embed_dims'. Did you mean 'embed_dim'"),

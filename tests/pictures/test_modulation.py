@@ -175,10 +175,14 @@ def test_a_stage_or_block_that_there_is_not_is_named(stages, block, message):
         watch_modulation(make_model(), images(1, 3, 32, 32), stages, block)
 
 
-def test_a_stage_that_the_backbone_leaves_out_is_named():
+def test_a_stage_that_the_backbone_does_not_build_is_named():
     model = FocalNet(**SMALL, out_features=["stage1"])
-    with pytest.raises(ValueError, match=r"stage 2 is not computed by a backbone that returns \['stage1'\]"):
-        watch_modulation(model, torch.zeros(1, 3, 32, 32))
+    assert [view.stage for view in watch_modulation(model, images(1, 3, 32, 32).float())] == [1]
+    message = r"stage 2 is not built in a backbone that returns \['stage1'\]"
+    with pytest.raises(ValueError, match=message):
+        watch_modulation(model, torch.randn(1, 3, 32, 32), stages=[2])
+    with pytest.raises(ValueError, match=message):
+        read_kernels(model, 2)
 
 
 def test_half_precision_gives_float32_on_the_cpu():
