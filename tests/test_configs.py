@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from focalnet_backbone.configs import FOLDER, describe_config, find_config, is_mmengine, list_configs, open_config
-from tests.readme import ROOT
+from tests.documents.pages import ROOT
 
 SETUPS = list_configs()
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set up, lint, check the direction of imports, and run the whole test suite. Arguments go to pytest: `bash tools/check.sh -k modulation`.
+# Set up, lint, check the direction of imports, build the documents' site in build/site, and run the whole test suite.
+# Arguments go to pytest: `bash tools/check.sh -k modulation`.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -10,6 +11,7 @@ cd "$repo"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$venv/bin/lint-imports" --no-logo
+NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --quiet
 fill_caches
 # One thread a process: the processes already fill the cores.
 OMP_NUM_THREADS=1 "$python" -m pytest -n auto --dist loadfile "$@"

@@ -120,7 +120,9 @@ def build_test_runner(
     Args:
         config: config file.
         checkpoint: weights of the whole model, a file or an address.
-        work_dir, options, launcher: as for training.
+        work_dir: as for training.
+        options: as for training.
+        launcher: as for training.
         tta: whether to augment each image and merge the predictions.
         out: where to save predictions: a folder (mmseg) or a `.pkl` file (mmdet).
         show_dir: folder for painted images.

@@ -183,3 +183,11 @@ def test_pretraining_names_an_image_that_it_cannot_read(workers, run_tool, confi
     status, _, errors = run_tool("pretrain_mim.py", *PRETRAIN, "--workers", workers, "--batch-size", "5")
     assert status == 2
     assert "cannot read photos/chelsea.png as an image" in errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize("tool", ["classify.py", "pretrain_mim.py"])
+def test_help_is_complete(tool, run_tool):
+    status, output, _ = run_tool(tool, "--help")
+    assert status == 0
+    assert f"python tools/{tool}" in output
+    assert "exit status" in output

@@ -15,8 +15,8 @@ from torch import nn
 
 from focalnet_backbone.openmmlab.runners import build_training_runner, check_channels, load_config
 from tests.conftest import DATA, load_golden
+from tests.documents.pages import read_page
 from tests.openmmlab.conftest import ROOT
-from tests.readme import read_section
 
 import mmdet.models  # noqa: F401  # isort: skip  (needs the plugin before)
 from mmdet.registry import MODELS  # isort: skip
@@ -130,8 +130,8 @@ def test_configs_open_with_the_published_results_and_a_command(name):
         assert " AP" not in opening
 
 
-def test_the_readme_s_table_has_the_published_numbers_and_our_parameters():
-    rows = re.findall(r"\| `(\w+)\.py` \| (.+?) \|\n", read_section("mmsegmentation and mmdetection"))
+def test_the_page_s_table_has_the_published_numbers_and_our_parameters():
+    rows = re.findall(r"\| `(\w+)\.py` \| (.+?) \|\n", read_page("docs/mmdetection.md"))
     assert {name for name, _ in rows} == {name for name in OTHERS if "lrf" in name}
     for name, numbers in rows:
         ap, published, ours, flops = numbers.split(" | ")

@@ -1,0 +1,70 @@
+"""The one list of what the tests do otherwise than the pages say: what is not run, and what is made smaller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tests.documents.pages import PAGES, Item, read_items
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is done otherwise for the commands and snippets that match.
+
+    A command is matched as one line, a snippet as a whole; the first rule that matches holds. A rule that matches
+    nothing on any page is stale, and a test fails.
+
+    Attributes:
+        match: pattern of the text, in which `*` stands for anything.
+        needs: what it takes that a test does not have. It is not run then.
+        refused: what its last line of errors says where that is lacking. It is run nevertheless, to be refused: this
+            shows that it is right up to there.
+        add: words that the command is given in addition, so that it takes seconds.
+        replace: a text in the command, and what takes its place, because of what was added to one before.
+    """
+
+    match: str
+    needs: str = ""
+    refused: str = ""
+    add: str = ""
+    replace: tuple[str, str] = ("", "")
+
+    def fits(self, item: Item) -> bool:
+        """Whether it is about that command or snippet."""
+        return fnmatchcase(item.text, self.match.replace("[", "[[]"))
+
+
+RULES = [
+    Rule("bash tools/setup.sh", needs="an environment to be made; tests/test_tools.py runs it in one that is complete"),
+    Rule("bash tools/demo.sh", needs="minutes; tests/test_demo.py runs it with --quick"),
+    Rule("bash tools/check.sh*", needs="to be outside of the tests, which it runs"),
+    Rule("pip install *", needs="a package index, and an environment to change"),
+    # detectron2.md
+    Rule("python tools/train_net.py *configs/detectron2/mask_rcnn_focalnet_tiny_srf_1x*", "COCO", "coco_2017_*"),
+    Rule("python tools/predict.py *_1x.yaml model_final.pth photo.jpg *", "a trained model", "no image file photo.jpg"),
+    Rule("python tools/make_sample_dataset.py data/sample", add="--train 4 --val 2 --size 64"),
+    Rule("python tools/train_net.py *_sample.yaml *", add="SOLVER.MAX_ITER 1 SOLVER.IMS_PER_BATCH 1"),
+    # mmsegmentation.md, mmdetection.md
+    Rule("bash tools/dist_train.sh configs/mm*", needs="8 GPUs, and ADE20K or COCO"),
+    Rule("bash tools/dist_test.sh configs/mm*", needs="8 GPUs, a trained model, and ADE20K or COCO"),
+    Rule(
+        "python tools/train.py configs/mmseg/upernet_focalnet_sample.py",
+        add="--cfg-options train_cfg.max_iters=2 train_dataloader.batch_size=2",
+    ),
+    Rule("python tools/* *_sample/iter_1200.pth*", replace=("iter_1200.pth", "iter_2.pth")),
+    # models.md
+    Rule("python tools/pretrain_mim.py *", add="--steps 1 --warmup-steps 0 --batch-size 2"),
+    # speed.md
+    Rule("python tools/benchmark.py *", add="--size 32 --measure forward memory --scaling 32 64 --rounds 1"),
+]
+
+
+def all_items() -> list[Item]:
+    """What the pages have to run, all together."""
+    return [item for name in PAGES for item in read_items(name)]
+
+
+def find_rule(item: Item) -> Rule:
+    """The first rule that matches; one that changes nothing if none does."""
+    return next((rule for rule in RULES if rule.fits(item)), Rule(item.text))
