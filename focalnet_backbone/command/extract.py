@@ -15,6 +15,7 @@ import argparse
 import os
 import sys
 import time
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -24,7 +25,9 @@ from focalnet_backbone.create import DEFAULT_VARIANT, open_backbone
 from focalnet_backbone.features.extractor import FeatureExtractor
 from focalnet_backbone.features.to_files import extract_to_files, plan_outputs
 from focalnet_backbone.network.variants import list_variants
-from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.command_line import fail, one_line, parse, printable, program
+from focalnet_backbone.system.outputs import check_writable
+from focalnet_backbone.system.processes import is_distributed, is_first
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -47,33 +50,41 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; the GPU if there is one")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="type to compute in (%(default)s)")
     parser.add_argument("--plot", action="store_true", help="write a PNG of each pyramid beside it")
-    parser.add_argument("--resume", action="store_true", help="skip images done before with the same settings")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="skip images done before; not if they, weights or options have changed",
+    )
+    parser.add_argument("--force", action="store_true", help="replace files in DIR that this tool did not write")
     parser.add_argument("--seed", type=int, default=0, help="seed of random weights (%(default)s)")
-    return parser.parse_args()
+    return parse(parser)
 
 
+@program("extract_features.py", resumed_by="every file written is whole, go on with --resume")
 def main() -> int:
     """Run the command line; returns its exit status."""
     args = parse_args()
-    # As torchrun leaves the environment; other launchers may set one of the two alone.
-    distributed = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
-    first = os.environ.get("RANK", "0") == "0"
+    unsearched: list[tuple[str, str]] = []
     try:
-        outputs = plan_outputs(args.inputs, args.out)
+        distributed = is_distributed()
+        outputs = plan_outputs(
+            args.inputs, args.out, on_error=lambda path, error: unsearched.append((str(path), one_line(error)))
+        )
+        check_writable(Path(args.out, "a"))
         device = args.device
         if device is None and torch.cuda.is_available():
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.manual_seed(args.seed)
         model = open_backbone(args.variant, args.weights, args.out_features)
         extractor = FeatureExtractor(model, device=device, dtype=DTYPES[args.dtype], max_size=args.max_size)
-    except (FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        if first:
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if is_first():
             fail("extract_features.py", error)
         return 2
-    if first:
+    if is_first():
         name = args.variant or ("FocalNet" if args.weights else DEFAULT_VARIANT)
         weights = f"weights {args.weights}" if args.weights else f"RANDOM weights (seed {args.seed})"
-        print(f"{name}, {weights}, {len(outputs)} images, on {extractor.device} in {args.dtype}")
+        print(f"{name}, {weights}, {len(outputs)} images, on {extractor.device} in {args.dtype}", flush=True)
     names = ("variant", "weights", "out_features", "max_size", "dtype", "seed")
     settings = {name: getattr(args, name) for name in names}
     if distributed:
@@ -88,16 +99,16 @@ def main() -> int:
             num_workers=args.num_workers,
             resume=args.resume,
             plot=args.plot,
+            force=args.force,
             report=lambda line: tqdm.write(line, file=sys.stderr),
         )
-    except KeyboardInterrupt:
-        print("interrupted; every file written is whole, go on with --resume", file=sys.stderr)
-        return 130
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return fail("extract_features.py", error)
-    if first:
+    summary.failed[:0] = unsearched
+    if is_first():
         seconds = time.monotonic() - start
-        print(f"{summary}, in {seconds:.1f} s, {summary.written / max(seconds, 1e-9):.1f} images/s, to {args.out}")
+        rate = f"{seconds:.1f} s, {summary.written / max(seconds, 1e-9):.1f} images/s"
+        print(f"{summary}, in {rate}, to {printable(args.out)}")
         for _, reason in summary.failed:
             print(f"failed: {reason}", file=sys.stderr)
     if distributed:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,12 +26,20 @@ from tqdm import tqdm
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.create import DEFAULT_VARIANT, open_backbone
 from focalnet_backbone.features.images import limit_size, load_image, normalize
-from focalnet_backbone.features.to_files import plan_outputs
+from focalnet_backbone.features.to_files import claim_outputs, plan_outputs
 from focalnet_backbone.network.backbone import FocalNet
 from focalnet_backbone.network.variants import list_variants
 from focalnet_backbone.pictures import draw_gates, draw_kernels, draw_modulators, read_kernels, watch_modulation
-from focalnet_backbone.system.command_line import fail, one_line, positive
-from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.command_line import (
+    fail,
+    is_out_of_memory,
+    one_line,
+    parse,
+    positive,
+    printable,
+    program,
+)
+from focalnet_backbone.system.outputs import claim, result_file
 
 DRAW = {"gates": draw_gates, "modulator": draw_modulators}
 
@@ -56,34 +65,49 @@ def parse_args() -> argparse.Namespace:
         "--max-size", type=positive, default=800, metavar="PIXELS", help="shrink longer images to this (%(default)s)"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; the GPU if there is one")
+    parser.add_argument("--force", action="store_true", help="replace files in DIR that this tool did not write")
     parser.add_argument("--seed", type=int, default=0, help="seed of random weights (%(default)s)")
-    return parser.parse_args()
+    return parse(parser)
 
 
 def save(figure: object, path: Path) -> None:
-    """Write a figure of matplotlib as a PNG, whole or not at all."""
-    with whole_file(path) as unfinished:
+    """Write a matplotlib figure."""
+    with result_file(path) as unfinished:
         figure.savefig(unfinished, dpi=100)
 
 
-def draw_image(path: Path, output: Path, model: FocalNet, args: argparse.Namespace) -> None:
-    """Draw what was asked for of one image, into `OUTPUT.WHAT.png` each."""
+def draw_image(path: Path, outputs: list[Path], model: FocalNet, args: argparse.Namespace) -> None:
+    """Write the pictures of one image that were asked for."""
     image = limit_size(load_image(path), args.max_size)
     weight = model.patch_embed.proj.weight
     views = watch_modulation(model, normalize(image[None].to(weight.device), weight.dtype), args.stage, args.block)
-    for what in args.what:
-        if what in DRAW:
-            save(DRAW[what](image, views, overlay=args.overlay), output.with_name(f"{output.name}.{what}.png"))
+    for what, output in zip([what for what in args.what if what in DRAW], outputs, strict=True):
+        save(DRAW[what](image, views, overlay=args.overlay), output)
 
 
+def plan_pictures(args: argparse.Namespace, on_error: Callable[[Path, Exception], None]) -> dict[Path, list[Path]]:
+    """The pictures to draw of each image; what cannot be searched goes to `on_error`."""
+    per_image = [what for what in args.what if what in DRAW]
+    if not per_image:
+        return {}
+    if not args.inputs:
+        raise ValueError(f"no images given to draw {' and '.join(per_image)} of; --what kernels needs none")
+    outputs = plan_outputs(args.inputs, args.out, suffix="", on_error=on_error)
+    return {image: [out.with_name(f"{out.name}.{what}.png") for what in per_image] for image, out in outputs.items()}
+
+
+@program("visualize.py", resumed_by="every picture written is whole")
 def main() -> int:
     """Run the command line; returns its exit status."""
     args = parse_args()
+    failed = []
+
+    def note_failure(path: Path, error: Exception) -> None:
+        failed.append(path)
+        tqdm.write(f"visualize.py: {one_line(error)}", file=sys.stderr)
+
     try:
-        per_image = [what for what in args.what if what in DRAW]
-        if per_image and not args.inputs:
-            raise ValueError(f"no images given to draw {' and '.join(per_image)} of; --what kernels needs none")
-        outputs = plan_outputs(args.inputs, args.out, suffix="") if per_image else {}
+        outputs = plan_pictures(args, note_failure)
         torch.manual_seed(args.seed)
         model = open_backbone(args.variant, args.weights).to(
             args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -91,27 +115,28 @@ def main() -> int:
         # Also when they are not to be drawn: this finds a stage or block that there is not.
         stages = args.stage or range(1, len(model.layers) + 1)
         kernels = {stage: read_kernels(model, stage, args.block) for stage in stages}
+        drawn_kernels = {args.out / f"kernels_stage{stage}.png": stage for stage in stages if "kernels" in args.what}
+        claim(drawn_kernels.items(), outputs, force=args.force)
+        good = claim_outputs(outputs, force=args.force, on_error=note_failure)
     except (CheckpointError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         return fail("visualize.py", error)
     name = args.variant or ("FocalNet" if args.weights else DEFAULT_VARIANT)
     weights = f"weights {args.weights}" if args.weights else f"RANDOM weights (seed {args.seed})"
-    print(f"{name}, {weights}, {len(outputs)} images, on {model.patch_embed.proj.weight.device}")
-    failed = 0
+    print(f"{name}, {weights}, {len(outputs)} images, on {model.patch_embed.proj.weight.device}", flush=True)
     try:
-        if "kernels" in args.what:
-            for stage, blocks in kernels.items():
-                save(draw_kernels(blocks), args.out / f"kernels_stage{stage}.png")
-        for path, output in tqdm(outputs.items(), unit="image", desc="drawing", disable=not outputs):
+        for path, stage in drawn_kernels.items():
+            save(draw_kernels(kernels[stage]), path)
+        for path in tqdm(good, unit="image", desc="drawing", disable=not good):
             try:
-                draw_image(path, output, model, args)
+                draw_image(path, outputs[path], model, args)
             except ValueError as error:
-                tqdm.write(f"visualize.py: {one_line(error)}", file=sys.stderr)
-                failed += 1
-    except KeyboardInterrupt:
-        print("interrupted; every picture written is whole", file=sys.stderr)
-        return 130
-    except (ImportError, OSError, RuntimeError) as error:
+                note_failure(path, error)
+            except (FileNotFoundError, MemoryError, RuntimeError) as error:
+                if not (isinstance(error, FileNotFoundError) or is_out_of_memory(error)):
+                    raise
+                note_failure(path, ValueError(f"{path}: {one_line(error)}"))
+    except (ImportError, RuntimeError) as error:
         return fail("visualize.py", error)
-    drawn = f"{len(outputs) - failed} images drawn, {failed} failed" if outputs else "kernels drawn"
-    print(f"{drawn}, to {args.out}")
+    drawn = f"{len(set(good) - set(failed))} images drawn, {len(failed)} failed"
+    print(f"{drawn if outputs or failed else 'kernels drawn'}, to {printable(args.out)}")
     return 1 if failed else 0

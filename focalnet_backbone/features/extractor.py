@@ -26,6 +26,7 @@ from focalnet_backbone.features.images import (
 from focalnet_backbone.features.pyramid import FeaturePyramid
 from focalnet_backbone.network.backbone import FocalNet
 from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.system.command_line import is_out_of_memory
 from focalnet_backbone.system.interruption import leave_interrupts_to_parent
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -136,7 +137,7 @@ class FeatureExtractor:
         _check_positive("batch_size", batch_size)
         if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
             raise ValueError(f"num_workers must be an int of at least 0, got {num_workers!r}")
-        paths = find_images(paths) if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+        paths = find_images(paths, on_error) if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
         dataset = _ImageFiles(paths, self.max_size)
         loader = DataLoader(
             dataset,
@@ -154,10 +155,33 @@ class FeatureExtractor:
                     raise error
                 else:
                     on_error(path, error)
-            pyramids = self._extract([image for _, image in readable], batch_size)
-            for (path, _), pyramid in zip(readable, pyramids, strict=True):
+            for path, pyramid in self._extract_sparing(readable, batch_size, on_error):
                 pyramid.metadata["source"] = str(path)
                 yield pyramid
+
+    def _extract_sparing(
+        self,
+        photos: list[tuple[Path, Tensor]],
+        batch_size: int,
+        on_error: Callable[[Path, Exception], None] | None,
+    ) -> Iterator[tuple[Path, FeaturePyramid]]:
+        """The photos' pyramids; where the memory is not enough for all at once, one by one."""
+        try:
+            pyramids = self._extract([image for _, image in photos], batch_size)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or (len(photos) == 1 and on_error is None):
+                raise
+            pyramids = None
+        # Outside of the handler, as the error holds on to what filled the memory.
+        if pyramids is not None:
+            yield from zip((path for path, _ in photos), pyramids, strict=True)
+        elif len(photos) > 1:
+            for photo in photos:
+                yield from self._extract_sparing([photo], batch_size, on_error)
+        else:
+            ((path, image),) = photos
+            size = "x".join(map(str, image.shape[-2:]))
+            on_error(path, MemoryError(f"the memory is not enough for {path} ({size} pixels); see --max-size"))
 
     @torch.no_grad()
     def _extract(self, images: list[Tensor], batch_size: int) -> list[FeaturePyramid]:
@@ -193,6 +217,10 @@ class _ImageFiles(Dataset):
             return path, limit_size(load_image(path), self.max_size), None
         except (OSError, ValueError) as error:
             return path, None, error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return path, None, MemoryError(f"the memory is not enough to read {path}")
 
 
 def _build(variant: str, weights: Any, out_features: Sequence[str] | None) -> FocalNet:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,6 +14,10 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
+
+from focalnet_backbone.system.files import UNFINISHED
+
+logger = logging.getLogger(__name__)
 
 ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
 
@@ -30,12 +37,50 @@ _UPRIGHT = {
 }
 
 
-def find_images(folder: str | Path) -> list[Path]:
-    """Image files below a folder, by their suffix, sorted. Raises `FileNotFoundError` if there is no such folder."""
+def find_images(folder: str | Path, on_error: Callable[[Path, OSError], None] | None = None) -> list[Path]:
+    """Image files below a folder, by their suffix, sorted.
+
+    Links are followed, also those to folders. Whatever has an image's name is among them, such as a link that leads
+    nowhere, so that who reads it will say what is wrong with it; but nothing that a killed program left unfinished.
+
+    Args:
+        folder: where to look, with its subfolders.
+        on_error: called with a folder and the error for which it could not be searched; None raises the error. A link
+            back to a folder that it lies in is such an error, but raised for None only in the log.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        OSError: a folder cannot be searched.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    return sorted(_search(folder, on_error, ()))
+
+
+def _search(folder: Path, on_error: Callable[[Path, OSError], None] | None, above: tuple) -> Iterator[Path]:
+    try:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            error = OSError(errno.ELOOP, "a link back to a folder that it lies in, not searched again", str(folder))
+            if on_error is None:
+                logger.warning("%s: %s", folder, error.strerror)
+            else:
+                on_error(folder, error)
+            return
+        with os.scandir(folder) as entries:
+            found = [folder / entry.name for entry in entries if not entry.name.startswith(UNFINISHED)]
+    except OSError as error:
+        if on_error is None:
+            raise
+        on_error(folder, error)
+        return
+    for path in found:
+        if os.path.isdir(path):
+            yield from _search(path, on_error, (*above, here))
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            yield path
 
 
 def load_image(path: str | Path) -> Tensor:
@@ -48,8 +93,10 @@ def load_image(path: str | Path) -> Tensor:
         ValueError: it is no image, or a broken one.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no image file {path}")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path} is a link to nothing" if path.is_symlink() else f"no image file {path}")
+    if not path.is_file():  # Which may wait for what never comes.
+        raise ValueError(f"{path} is no file that could be read as an image")
     try:
         with Image.open(path) as image:
             return _pil_to_rgb(image)

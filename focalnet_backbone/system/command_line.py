@@ -81,7 +81,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, MemoryError) or is_out_of_memory(error):
-        text = f"the memory is not enough{f': {text}' if text else ''}"
+        text = text if "memory is not enough" in text else f"the memory is not enough{f': {text}' if text else ''}"
     if "Traceback (most recent call last)" in text:
         text = text.strip().splitlines()[-1]
     if not text and error.__traceback__:  # As of an assertion without message: what says most is the code.

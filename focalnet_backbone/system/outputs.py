@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -17,6 +18,7 @@ from focalnet_backbone.system.files import remove_unfinished, whole_file
 
 MAKER = "focalnet-backbone"
 
+_NOT_OURS = "exists already and was not written by this program; --force replaces it"
 _COMMENTS = {".html": f"<!-- Written by {MAKER} -->", ".md": f"<!-- Written by {MAKER} -->"}
 _COMMENTS |= {".svg": _COMMENTS[".html"], ".yaml": f"# Written by {MAKER}", ".py": f"# Written by {MAKER}"}
 # JSON has no comments, and a list no place for a key; blanks at its end mean nothing to who reads it.
@@ -78,12 +80,26 @@ def claim(
         FileExistsError: there is a file that this package did not write, and `force` is False.
         OSError: a path is that of a folder, too long, or cannot be written to.
     """
+    outputs = [(Path(path), source) for path, source in outputs]
+    check_apart(outputs, inputs)
+    foreign: list[Path] = []
+    for path, _ in outputs:
+        try:
+            check_output(path, force=force)
+        except FileExistsError:
+            foreign.append(path)
+    if foreign:
+        others = f" (and {len(foreign) - 1} more of the files to write)" if len(foreign) > 1 else ""
+        raise FileExistsError(f"{foreign[0]}{others} {_NOT_OURS}")
+    for folder in {path.parent for path, _ in outputs}:
+        remove_unfinished(folder)
+
+
+def check_apart(outputs: Iterable[tuple[Path, object]], inputs: Iterable[str | Path] = ()) -> None:
+    """Raise `ValueError` if two outputs, each with what it is made of, are the same file, or one is an input."""
     read = {place: path for path in map(Path, inputs) for place in _places(path)}
     sources: dict[object, object] = {}
-    foreign: list[Path] = []
-    folders: set[Path] = set()
-    for output, source in outputs:
-        path = Path(output)
+    for path, source in outputs:
         for place in _places(path, follow=False):
             if place in read:
                 raise ValueError(f"{path} would be written over the input {read[place]}; name another place for it")
@@ -91,15 +107,13 @@ def claim(
         if place in sources:
             raise ValueError(f"{sources[place]} and {source} would both be written to {path}")
         sources[place] = source
-        check_writable(path)
-        folders.add(path.parent)
-        if os.path.lexists(path) and not force and not is_own(path):
-            foreign.append(path)
-    if foreign:
-        others = f" (and {len(foreign) - 1} more of the files to write)" if len(foreign) > 1 else ""
-        raise FileExistsError(f"{foreign[0]}{others} exists already and is not known as ours; --force replaces it")
-    for folder in folders:
-        remove_unfinished(folder)
+
+
+def check_output(path: str | Path, *, force: bool = False) -> None:
+    """Raise `OSError` if a file cannot be written, or `FileExistsError` if it is not ours to replace."""
+    check_writable(path)
+    if not force and os.path.lexists(path) and not is_own(path):
+        raise FileExistsError(f"{path} {_NOT_OURS}")
 
 
 def check_writable(path: str | Path) -> None:
@@ -108,7 +122,7 @@ def check_writable(path: str | Path) -> None:
     longest = _name_limit(path.parent)
     for name in path.parts:
         if len(os.fsencode(name)) > longest:
-            raise OSError(f"the name {name} has more than {longest} bytes; no file of that name can be written")
+            raise OSError(errno.ENAMETOOLONG, f"a name of more than {longest} bytes cannot be written", str(path))
     if not path.name or os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a folder, where a file is to be written")
 

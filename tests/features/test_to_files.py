@@ -15,6 +15,7 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from focalnet_backbone import FeatureExtractor, FeaturePyramid, FocalNet, create_backbone
 from focalnet_backbone.features.to_files import extract_to_files, plan_outputs
@@ -99,13 +100,138 @@ def test_bad_files_are_reported_and_the_rest_is_written(extractor, photos, tmp_p
 def test_resume_skips_what_was_done_with_the_same_settings(extractor, photos, tmp_path):
     outputs = plan_outputs([photos], tmp_path / "out")
     extract_to_files(extractor, outputs, settings={"seed": 0})
-    outputs[photos / "a.png"].write_bytes(b"cut off")
+    written = outputs[photos / "a.png"]
+    written.write_bytes(written.read_bytes()[:-9])
     again = extract_to_files(extractor, outputs, settings={"seed": 0}, resume=True)
     assert (again.written, again.skipped) == (1, 2)
     with_plots = extract_to_files(extractor, outputs, settings={"seed": 0}, resume=True, plot=True)
     assert (with_plots.written, with_plots.skipped) == (3, 0)
     other = extract_to_files(extractor, outputs, settings={"seed": 1}, resume=True)
     assert (other.written, other.skipped) == (3, 0)
+
+
+@pytest.mark.parametrize("change", ["size", "time", "weights", "architecture"])
+def test_resume_does_again_what_has_changed(extractor, photos, tmp_path, change):
+    outputs = plan_outputs([photos], tmp_path / "out")
+    extract_to_files(extractor, outputs, settings={})
+    image, others = photos / "a.png", 0
+    if change == "size":
+        status = image.stat()
+        Image.fromarray(CAT[:60, :80]).save(image)
+        os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif change == "time":
+        os.utime(image)
+    else:
+        others = 2
+        knobs = {"use_post_layernorm": True} if change == "architecture" else {}
+        model = FocalNet(embed_dim=8, depths=[1, 1], out_indices=[1, 2], **knobs)
+        model.load_state_dict(extractor.model.state_dict())
+        if change == "weights":
+            with torch.no_grad():
+                model.norm0.bias[3] += 1e-6
+        extractor = FeatureExtractor(model)
+    again = extract_to_files(extractor, outputs, settings={}, resume=True)
+    assert (again.written, again.skipped) == (1 + others, 2 - others)
+    assert torch.equal(FeaturePyramid.load(outputs[image])["stage1"], extractor(image)["stage1"])
+
+
+FOREIGN = {
+    "safetensors": lambda path: save_file({"a": torch.zeros(1)}, path),
+    "foreign metadata": lambda path: save_file({"a": torch.zeros(1)}, path, {"metadata": "{", "format": "pt"}),
+    "text": lambda path: path.write_text("a user's"),
+    "empty": lambda path: path.touch(),
+    "folder": lambda path: path.mkdir(),
+    "link": lambda path: path.symlink_to("nowhere"),
+    "plot": lambda path: Image.fromarray(CAT).save(path.with_suffix(".png")),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_users_file_in_a_pyramids_place_is_passed_over_unless_forced(extractor, photos, tmp_path, kind):
+    outputs = plan_outputs([photos], tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    place = outputs[photos / "a.png"]
+    FOREIGN[kind](place)
+    before = {path: path.is_file() and path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    lines = []
+    options = {"settings": {}, "plot": kind == "plot", "resume": kind != "text", "report": lines.append}
+    summary = extract_to_files(extractor, outputs, **options)
+    assert (summary.written, summary.skipped) == (2, 0)
+    ((failed, reason),) = summary.failed
+    assert (failed, lines) == (str(photos / "a.png"), [f"skipped: {reason}"])
+    assert "a.png" in reason
+    assert {path: path.is_file() and path.read_bytes() for path in before} == before
+    if kind != "folder":
+        assert extract_to_files(extractor, outputs, force=True, **options).failed == []
+        assert list(FeaturePyramid.load(place)) == ["stage1", "stage2"]
+
+
+def test_names_that_grow_too_long_are_passed_over(extractor, photos, tmp_path):
+    for length in (239, 240):  # With .png and .safetensors, 255 and 256.
+        Image.fromarray(CAT[:32, :32]).save(photos / ("n" * length + ".png"))
+    summary = extract_to_files(extractor, plan_outputs([photos], tmp_path / "out"), settings={})
+    assert summary.written == 4
+    assert [(Path(name).stem, "more than 255 bytes" in reason) for name, reason in summary.failed] == [
+        ("n" * 240, True)
+    ]
+
+
+def test_nothing_that_has_an_images_name_is_left_out_without_a_word(photos, tmp_path, run_tool):
+    (photos / "sub" / "b.safetensors").write_bytes(b"a user's")
+    (photos / "gone.png").symlink_to("nowhere.png")
+    (photos / "round.png").symlink_to("round.png")
+    (photos / "sub" / "up").symlink_to("..")
+    os.mkfifo(photos / "pipe.png")
+    (photos / ".unfinished-1.png").write_bytes(b"half")
+    (tmp_path / "elsewhere").mkdir()
+    Image.fromarray(CAT[:32, :32]).save(tmp_path / "elsewhere" / "c.png")
+    (photos / "linked").symlink_to(tmp_path / "elsewhere")
+    (photos / "folder.png").mkdir()
+    Image.fromarray(CAT[:32, :32]).save(photos / "folder.png" / "d.png")
+    status, output, errors = run_tool(TOOL.name, photos, "--out", tmp_path / "out", *SMALL)
+    assert (status, "5 written, 0 skipped (done before), 4 failed" in output) == (1, True), output + errors
+    failed = [line for line in errors.splitlines() if line.startswith("failed: ")]
+    for name, reason in {
+        "sub/up": "a link back",
+        "gone.png": "a link to nothing",
+        "round.png": "a link to nothing",
+        "pipe.png": "no file",
+    }.items():
+        assert [reason in line for line in failed if f"{photos}/{name}" in line] == [True]
+    names = ["a.jpg", "a.png", "folder.png/d.png", "linked/c.png", "sub/b.png"]
+    assert files_below(tmp_path / "out") == [f"{name}.safetensors" for name in names]
+
+
+def test_a_picture_is_never_written_over_a_photo(photos, run_tool):
+    Image.fromarray(CAT[:50, :50]).save(photos / "a.jpg.png")
+    before = {path: path.read_bytes() for path in photos.rglob("*.*")}
+    for force in ([], ["--force"]):
+        status, _, errors = run_tool(TOOL.name, photos, "--out", photos, "--plot", *SMALL, *force)
+        assert (status, "a.jpg.png would be written over the input" in errors) == (2, True), errors
+    assert {path: path.read_bytes() for path in photos.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_photo_for_which_the_memory_is_not_enough_is_passed_over(
+    extractor, photos, tmp_path, monkeypatch, batch_size
+):
+    forward = extractor.model.forward
+
+    def forward_small(x):
+        if x.shape[0] * x.shape[2] > 64:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+        return forward(x)
+
+    monkeypatch.setattr(extractor.model, "forward", forward_small)
+    Image.fromarray(CAT[:80, :80]).save(photos / "large.png")
+    summary = extract_to_files(extractor, plan_outputs([photos], tmp_path / "out"), settings={}, batch_size=batch_size)
+    assert summary.written == 3
+    assert summary.failed == [
+        (
+            str(photos / "large.png"),
+            f"the memory is not enough for {photos / 'large.png'} (80x80 pixels); see --max-size",
+        )
+    ]
 
 
 def test_resume_does_not_take_another_folders_image_of_that_name_for_done(extractor, photos, tmp_path):

@@ -98,8 +98,8 @@ def test_two_results_never_meet(tmp_path):
     [
         ("folder", "folder is a folder"),
         ("file/a.png", "file is no folder"),
-        ("n" * 256, "has more than 255 bytes"),
-        ("new/" + "ü" * 128 + "/a.png", "has more than 255 bytes"),
+        ("n" * 256, "a name of more than 255 bytes"),
+        ("new/" + "ü" * 128 + "/a.png", "a name of more than 255 bytes"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_and_nothing_is_made(tmp_path, path, message):
