@@ -29,6 +29,12 @@ REFERENCE_KNOBS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests find out about files is not remembered beyond them."""
+    os.environ["FOCALNET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 def load_golden(name: str) -> dict[str, Any]:
     """The reference vector `tests/data/golden/NAME.pt`."""
     return torch.load(DATA / "golden" / f"{name}.pt", weights_only=True)

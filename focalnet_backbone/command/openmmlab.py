@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from focalnet_backbone.checkpoints import CheckpointError
+from focalnet_backbone.command.data import fail_data, tell_findings
+from focalnet_backbone.data_check.findings import DataError
+from focalnet_backbone.data_check.openmmlab import check_config
 from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.facts import one_at_a_time
 
 CONFIG_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, AssertionError, CheckpointError)
 """What wrong files, configs and arguments raise while a runner is built."""
@@ -32,6 +38,14 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("config", help="config file")
     parser.add_argument("--work-dir", metavar="DIR", help="folder for logs and checkpoints (work_dirs/NAME)")
+    add_config_options(parser)
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """The argument that replaces values of the config."""
     parser.add_argument(
         "--cfg-options",
         dest="options",
@@ -40,9 +54,6 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help='values that replace the config\'s, such as model.backbone.with_cp=True or key="[1,2]"',
     )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-    return parser
 
 
 def run(tool: str, args: argparse.Namespace, build: Callable[..., Runner], work: Callable[[Runner], object]) -> int:
@@ -50,7 +61,9 @@ def run(tool: str, args: argparse.Namespace, build: Callable[..., Runner], work:
     arguments = vars(args)
     del arguments["local_rank"]  # torch.distributed.launch passes it, but sets LOCAL_RANK too.
     try:
-        runner = build(**arguments)
+        runner = build(**arguments, check=functools.partial(_check, tool))
+    except DataError as error:
+        return fail_data(tool, error)
     except CONFIG_ERRORS as error:
         return _fail(tool, error)
     try:
@@ -63,6 +76,12 @@ def run(tool: str, args: argparse.Namespace, build: Callable[..., Runner], work:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
+
+
+def _check(tool: str, cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Check the data that a tool is going to read: in one process of a machine, whose findings the others remember."""
+    with one_at_a_time(str(cfg.filename)) if "RANK" in os.environ else contextlib.nullcontext():
+        tell_findings(tool, check_config(cfg, loaders).findings)
 
 
 def _fail(tool: str, error: Exception) -> int:

@@ -15,6 +15,9 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
 from focalnet_backbone.checkpoints import CheckpointError
+from focalnet_backbone.command.data import add_dataset_arguments, fail_data, tell_findings
+from focalnet_backbone.data_check.detectron2 import check_job
+from focalnet_backbone.data_check.findings import DataError
 from focalnet_backbone.detectron2.datasets import read_coco
 from focalnet_backbone.detectron2.jobs import Job, load_job
 from focalnet_backbone.detectron2.train import evaluate_weights, refuse_older_training, train
@@ -42,10 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
 """
     )
     parser.description = "Train or evaluate a FocalNet detector with detectron2. On CPU, --num-gpus counts processes."
-    data = parser.add_argument_group("a dataset in COCO's format, in place of the config's")
-    for split in ("train", "val"):
-        data.add_argument(f"--{split}-json", metavar="FILE", help="annotations")
-        data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images that they name")
+    add_dataset_arguments(parser, "a dataset in COCO's format, in place of the config's")
     return parser
 
 
@@ -54,6 +54,15 @@ def job_from_arguments(args: argparse.Namespace) -> Job:
     if not args.config_file:
         raise ValueError("--config-file is missing")
     job = load_job(args.config_file, args.opts)
+    use_datasets_of_arguments(job, args)
+    job.check(train=not args.eval_only)
+    if not (args.eval_only or args.resume):
+        refuse_older_training(job.output_dir)
+    return job
+
+
+def use_datasets_of_arguments(job: Job, args: argparse.Namespace) -> None:
+    """Put the datasets that the command line names in the place of the config's. Raises one of `USER_ERRORS`."""
     datasets = []
     for split in ("train", "val"):
         annotations, images = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
@@ -62,10 +71,6 @@ def job_from_arguments(args: argparse.Namespace) -> Job:
         datasets.append(read_coco(annotations, images) if annotations else None)
     if any(datasets):
         job.use_datasets(*datasets)
-    job.check(train=not args.eval_only)
-    if not (args.eval_only or args.resume):
-        refuse_older_training(job.output_dir)
-    return job
 
 
 def main(args: argparse.Namespace) -> None:
@@ -112,8 +117,11 @@ def run_command(arguments: list[str] | None = None) -> None:
     """`tools/train_net.py`."""
     args = make_parser().parse_args(arguments)
     try:
-        job_from_arguments(args)  # What is wrong with it is said before processes start.
+        job = job_from_arguments(args)  # What is wrong with it is said before processes start.
+        tell_findings(TOOL, check_job(job, train=not args.eval_only).findings)
         launch(main_of_process, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+    except DataError as error:
+        sys.exit(fail_data(TOOL, error))
     except USER_ERRORS as error:
         sys.exit(fail(TOOL, error))
     except ProcessExitedException as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from mmengine.config import Config
@@ -17,9 +18,11 @@ from torch.utils.data import DataLoader
 
 import focalnet_backbone.openmmlab  # noqa: F401  (operators, safe checkpoints and FocalNet for any config)
 from focalnet_backbone.openmmlab.backbone import FocalNet
-from focalnet_backbone.openmmlab.data import check_datasets, leaf_datasets, name_damaged_files
+from focalnet_backbone.openmmlab.data import leaf_datasets, name_damaged_files
 from focalnet_backbone.openmmlab.resume import latest_checkpoint
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
+
+CheckData: TypeAlias = Callable[[Config, tuple[str, ...]], None]
 
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
@@ -59,6 +62,7 @@ def build_training_runner(
     resume: str | None = None,
     amp: bool = False,
     auto_scale_lr: bool = False,
+    check: CheckData | None = None,
 ) -> Runner:
     """A runner that is ready to train, and that resumes exactly (see `ExactResumeHook`).
 
@@ -70,6 +74,7 @@ def build_training_runner(
         resume: a checkpoint, or "auto" for the last one in the working folder, if there is one.
         amp: whether to train in mixed precision.
         auto_scale_lr: whether to scale the learning rate to the batch size.
+        check: is given the config and the names of the data loaders before anything expensive starts.
 
     Raises:
         FileNotFoundError: the config, a dataset or the checkpoint is missing.
@@ -78,7 +83,8 @@ def build_training_runner(
     """
     cfg = _prepare(config, work_dir, options, launcher)
     require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
-    check_datasets(cfg, ("train_dataloader", "val_dataloader"))
+    if check:
+        check(cfg, ("train_dataloader", "val_dataloader"))
     if amp:
         if not torch.cuda.is_available():
             raise ValueError("--amp needs a GPU, and there is none")
@@ -114,6 +120,7 @@ def build_test_runner(
     show_dir: str | None = None,
     show: bool = False,
     wait_time: float = 2.0,
+    check: CheckData | None = None,
 ) -> Runner:
     """A runner that is ready to test a checkpoint.
 
@@ -128,6 +135,7 @@ def build_test_runner(
         show_dir: folder for painted images.
         show: whether to show painted images in a window.
         wait_time: seconds to show each.
+        check: as for training.
 
     Raises:
         FileNotFoundError: the config, the dataset or the checkpoint is missing.
@@ -138,7 +146,8 @@ def build_test_runner(
     require(cfg, "model", "test_dataloader", "test_cfg", "test_evaluator")
     weights, _ = read_weights(checkpoint)
     cfg.load_from = checkpoint
-    check_datasets(cfg, ("test_dataloader",))
+    if check:
+        check(cfg, ("test_dataloader",))
     is_detection = cfg.get("default_scope") == "mmdet"
     if out and is_detection and not out.endswith((".pkl", ".pickle")):
         raise ValueError(f"--out must be a .pkl file for mmdet, got {out}")

@@ -52,36 +52,12 @@ def test_run_length_masks_and_missing_masks_are_told_apart(tmp_path, content, im
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        (lambda content: "{", ValueError, "annotations.json is not valid JSON"),
-        (lambda content: [], ValueError, "not in COCO's detection format"),
-        (lambda content: {**content, "categories": []}, ValueError, "'categories'"),
-        (lambda content: {**content, "images": [3]}, ValueError, "entry 0 of 'images' has no 'id', 'file_name'"),
-        (
-            lambda content: {**content, "annotations": [*content["annotations"], {"id": 0, "image_id": 1}]},
-            ValueError,
-            r"entry \d+ of 'annotations' has no 'category_id', 'bbox'$",
-        ),
-        (lambda content: {**content, "images": content["images"][1:]}, ValueError, "image_id 1, which is not among"),
-        (
-            lambda content: {**content, "categories": content["categories"] * 2},
-            ValueError,
-            "two entries of 'categories'",
-        ),
-        (
-            lambda content: {
-                **content,
-                "images": [*content["images"], {**content["images"][0], "id": 99, "file_name": "x.jpg"}],
-            },
-            FileNotFoundError,
-            "1 images that are not there, such as .*x.jpg",
-        ),
-    ],
+    ("content", "message"),
+    [("{", "annotations.json is not valid JSON"), ([], "not in COCO's detection format"), ({}, "no list of 'images'")],
 )
-def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, content, images, change, error, message):
-    with pytest.raises(error, match=message):
-        read_coco(write(tmp_path, change(content)), images)
+def test_a_file_of_another_kind_is_named(tmp_path, content, images, message):
+    with pytest.raises(ValueError, match=message):
+        read_coco(write(tmp_path, content), images)
 
 
 @pytest.mark.parametrize(
@@ -108,18 +84,6 @@ def test_a_dataset_takes_the_place_of_the_configs(config, tmp_path, content, ima
         assert job.cfg.dataloader.train.mapper.instance_mask_format == "bitmask"
     job.use_datasets(dataset, None)
     assert job.test_names == []
-
-
-@pytest.mark.parametrize("config", [TINY, LAZY])
-def test_datasets_that_do_not_fit_are_refused(config, tmp_path, content, sample, images):
-    complete = read_coco(sample / "coco" / "instances_training.json", images)
-    job = load_job(config)
-    del content["annotations"][0]["segmentation"]
-    with pytest.raises(ValueError, match="objects without segmentation"):
-        job.use_datasets(read_coco(write(tmp_path, content), images), None)
-    content["categories"][0]["name"] = "sphere"
-    with pytest.raises(ValueError, match="different classes"):
-        job.use_datasets(complete, read_coco(write(tmp_path, content), images))
 
 
 def test_a_missing_coco_is_explained_and_an_unknown_dataset_named(monkeypatch, tmp_path):

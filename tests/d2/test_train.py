@@ -15,7 +15,9 @@ import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.modeling.roi_heads import mask_head
 
+from focalnet_backbone.command import train_net
 from focalnet_backbone.command.train_net import job_from_arguments, make_parser, run_command
+from focalnet_backbone.data_check.report import Report
 from focalnet_backbone.detectron2 import train as train_module
 from focalnet_backbone.detectron2.loader import SeededDataset
 from focalnet_backbone.detectron2.predict import predict
@@ -266,14 +268,19 @@ def test_two_processes_train_and_evaluate_together_and_resume_after_a_kill_to_th
 
 
 @pytest.mark.parametrize("num_workers", ["0", "1"])
-def test_an_image_that_cannot_be_read_is_named_in_one_line(sample, tmp_path, num_workers, refused):
+def test_an_image_that_cannot_be_read_is_named_in_one_line(sample, tmp_path, num_workers, refused, monkeypatch):
     content = json.loads((sample / "coco" / "instances_training.json").read_text())
     for image in content["images"]:
         (tmp_path / image["file_name"]).write_bytes((sample / "images" / "training" / "00001.jpg").read_bytes()[:700])
     (tmp_path / "some.json").write_text(json.dumps(content))
     command = ["--config-file", str(TINY), "--train-json", str(tmp_path / "some.json"), "--train-images", str(tmp_path)]
+    command += ["OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", num_workers]
+    with refused("train_net.py", rf"{tmp_path}/some.json: 7 photos cannot be read: {tmp_path}/0000\d.jpg "):
+        run_command(command)
+    # As if they had been damaged later.
+    monkeypatch.setattr(train_net, "check_job", lambda job, train: Report())
     with refused("train_net.py", rf"cannot train on {tmp_path}/0000\d.jpg: "):
-        run_command([*command, "OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", num_workers])
+        run_command(command)
 
 
 def test_a_lazy_config_trains_resumes_and_predicts(sample, tmp_path):

@@ -20,6 +20,7 @@ from PIL import Image
 
 from focalnet_backbone.command import test as test_tool
 from focalnet_backbone.command import train as train_tool
+from focalnet_backbone.openmmlab import runners
 from focalnet_backbone.openmmlab.resume import latest_checkpoint
 from focalnet_backbone.openmmlab.runners import check_channels
 from tests.openmmlab.conftest import ROOT, SAMPLE_CONFIG
@@ -203,8 +204,8 @@ def test_a_folder_without_images_is_named(capfd, spoilt):
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (np.full((64, 64), 77), "00001.png has the value 76 (after reduce_zero_label), but the data has 8 classes"),
-        (np.full((32, 64), 1), "00001.png has (32, 64) pixels, "),
+        (np.full((64, 64), 77), "00001.png (value 76 after reduce_zero_label); there are 8 classes, 0 to 7"),
+        (np.full((32, 64), 1), "00001.png (64x32, its photo 64x64); "),
     ],
 )
 def test_a_label_that_does_not_go_with_its_image_or_classes_is_named(capfd, spoilt, label, message):
@@ -212,19 +213,35 @@ def test_a_label_that_does_not_go_with_its_image_or_classes_is_named(capfd, spoi
     assert message in fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options])
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_image_is_named(capfd, spoilt, workers):
+def test_a_damaged_image_is_named(capfd, spoilt):
     (spoilt.images / "00003.jpg").write_bytes(b"text")
-    line = fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options, f"train_dataloader.num_workers={workers}"])
+    line = fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options])
+    assert "1 photo cannot be read" in line
     assert "images/training/00003.jpg" in line
 
 
-@pytest.mark.parametrize(("workers", "damage"), [(0, lambda png: b"text"), (1, lambda png: png[:99])])
-def test_a_damaged_label_is_named(capfd, spoilt, workers, damage):
+@pytest.mark.parametrize("damage", [lambda png: b"text", lambda png: png[:99]])
+def test_a_damaged_label_is_named(capfd, spoilt, damage):
     label = spoilt.annotations / "00003.png"
     label.write_bytes(damage(label.read_bytes()))
+    line = fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options])
+    assert "1 label cannot be read" in line
+    assert "annotations/training/00003.png" in line
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_label_that_is_damaged_while_training_goes_on_is_named(capfd, spoilt, workers, monkeypatch):
+    build = runners._build
+
+    def build_then_damage(cfg):
+        runner = build(cfg)
+        for label in spoilt.annotations.iterdir():
+            label.write_bytes(b"text")
+        return runner
+
+    monkeypatch.setattr(runners, "_build", build_then_damage)
     line = fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options, f"train_dataloader.num_workers={workers}"])
-    assert "annotations/training/00003.png cannot be read: " in line
+    assert re.search(r"annotations/training/0000\d.png cannot be read: ", line)
 
 
 def test_wrong_configs_and_values_are_one_line(capfd, tiny_options, tmp_path, monkeypatch):

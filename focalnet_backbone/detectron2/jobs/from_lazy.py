@@ -67,6 +67,31 @@ class LazyJob(Job):
         """`dataloader.train.mapper.use_instance_mask`."""
         return self.cfg.dataloader.train.mapper.get("use_instance_mask", False)
 
+    @property
+    def keypoints(self) -> bool:
+        """`dataloader.train.mapper.use_keypoint`."""
+        return self.cfg.dataloader.train.mapper.get("use_keypoint", False)
+
+    @property
+    def mask_format(self) -> str:
+        """`dataloader.train.mapper.instance_mask_format`."""
+        return self.cfg.dataloader.train.mapper.get("instance_mask_format", "polygon")
+
+    @property
+    def image_format(self) -> str:
+        """`dataloader.train.mapper.image_format`."""
+        return self.cfg.dataloader.train.mapper.get("image_format", "BGR")
+
+    @property
+    def classes(self) -> int | None:
+        """`num_classes` of the RoI heads, or of a one-stage detector."""
+        return self.cfg.model.get("roi_heads", self.cfg.model).get("num_classes")
+
+    @property
+    def classes_key(self) -> str:
+        """`model.roi_heads.num_classes` or `model.num_classes`."""
+        return "model.roi_heads.num_classes" if "roi_heads" in self.cfg.model else "model.num_classes"
+
     def _set_datasets(self, train: str | None, val: str | None) -> None:
         if train:
             self.cfg.dataloader.train.dataset.names = train

@@ -62,6 +62,33 @@ class YamlJob(Job):
         """`MODEL.MASK_ON`."""
         return self.cfg.MODEL.MASK_ON
 
+    @property
+    def keypoints(self) -> bool:
+        """`MODEL.KEYPOINT_ON`."""
+        return self.cfg.MODEL.KEYPOINT_ON
+
+    @property
+    def mask_format(self) -> str:
+        """`INPUT.MASK_FORMAT`."""
+        return self.cfg.INPUT.MASK_FORMAT
+
+    @property
+    def image_format(self) -> str:
+        """`INPUT.FORMAT`."""
+        return self.cfg.INPUT.FORMAT
+
+    @property
+    def classes(self) -> int:
+        """`NUM_CLASSES` of the part that tells classes apart."""
+        part = self.cfg.MODEL.RETINANET if "RETINANET" in self.classes_key else self.cfg.MODEL.ROI_HEADS
+        return part.NUM_CLASSES
+
+    @property
+    def classes_key(self) -> str:
+        """`MODEL.ROI_HEADS.NUM_CLASSES` or `MODEL.RETINANET.NUM_CLASSES`."""
+        one_stage = self.cfg.MODEL.META_ARCHITECTURE in ("RetinaNet", "FCOS")
+        return f"MODEL.{'RETINANET' if one_stage else 'ROI_HEADS'}.NUM_CLASSES"
+
     def _set_datasets(self, train: str | None, val: str | None) -> None:
         if train:
             self.cfg.DATASETS.TRAIN = (train,)

@@ -64,15 +64,33 @@ class Job(ABC):
     def masks(self) -> bool:
         """Whether the model learns masks."""
 
-    def use_datasets(self, train: CocoDataset | None, val: CocoDataset | None) -> None:
-        """Put datasets in the place of the config's, and fit the number of classes and the mask format to them.
+    @property
+    @abstractmethod
+    def keypoints(self) -> bool:
+        """Whether the model learns keypoints."""
 
-        Raises `ValueError` if their classes differ, or the training set lacks the masks that the model learns.
-        """
-        if train and val and train.categories != val.categories:
-            raise ValueError(f"{train.annotations} and {val.annotations} have different classes")
-        if train and self.masks and not train.masks:
-            raise ValueError(f"{train.annotations} has objects without segmentation, and the model learns masks")
+    @property
+    @abstractmethod
+    def mask_format(self) -> str:
+        """The form of the training masks: "polygon" or "bitmask"."""
+
+    @property
+    @abstractmethod
+    def image_format(self) -> str:
+        """Channels of the images, as detectron2's `read_image` takes it."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> int | None:
+        """The number of classes that the model has; None if the config does not tell."""
+
+    @property
+    @abstractmethod
+    def classes_key(self) -> str:
+        """The key of the config that has it."""
+
+    def use_datasets(self, train: CocoDataset | None, val: CocoDataset | None) -> None:
+        """Put datasets in the place of the config's, and fit the number of classes and the mask format to them."""
         self._set_datasets(register(train) if train else None, register(val) if val else None)
         if train and train.masks:
             self._set_mask_format(train.masks)

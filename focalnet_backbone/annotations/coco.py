@@ -1,0 +1,291 @@
+"""What is in an annotation file of COCO's format, told without judging: that is up to who uses it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Hashable
+from typing import Any
+
+from focalnet_backbone.annotations.mend import is_flat_polygon, is_polygon, lacks_area
+from focalnet_backbone.system.facts import find_out
+
+EXAMPLES = 3
+OVER = 2.0
+"""Pixels by which a box may reach over the edge of its photo: tools that draw boxes round outwards."""
+
+FIELDS = {
+    "images": ("id", "file_name", "height", "width"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+"""What each entry of the three lists must have to be trained on."""
+
+
+def coco_facts(path: str) -> dict[str, Any]:
+    """What is in a file that is there.
+
+    Returns a dict:
+
+    - `broken`: why it is no dataset in COCO's format; then there is nothing else.
+    - `images`: `[id, file_name, width, height]` of each.
+    - `categories`: `[id, name, objects, crowds]` of each, in the file's order.
+    - `empty`: images without an object, crowds apart.
+    - `unlabelled`: whether there is no list of annotations at all.
+    - `objects`: objects, crowds apart; `outlines`: how many of them are outlined by `polygon`, by `rle`, by what is
+      neither (`other`), not (`none`).
+    - `as_corners`, `as_fractions`: whether its boxes can only be meant as x1, y1, x2, y2, or as parts of the photo.
+    - `odd`: by what is odd, how often it is, and examples.
+    """
+    return find_out("annotation file, 1", [path], _read_facts, title=path)[path]
+
+
+def _read_facts(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except UnicodeDecodeError as error:
+        return {"broken": f"is not text in UTF-8: {error}"}
+    except (OSError, ValueError, RecursionError) as error:
+        return {"broken": f"is not valid JSON: {error}"}
+    wrong = _wrong_form(content)
+    return {"broken": f"is not in COCO's detection format: {wrong}"} if wrong else _File(content).facts()
+
+
+def _wrong_form(content: Any) -> str | None:
+    if isinstance(content, list):
+        return "it is a list, such as detections are saved in"
+    if not isinstance(content, dict):
+        return f"it holds {type(content).__name__}, not an object"
+    for key in FIELDS:
+        if not isinstance(content.get(key), list) and (key in content or key != "annotations"):
+            return f"it has no list of {key!r}"
+        if key != "annotations" and not content[key]:
+            return f"its list of {key!r} is empty"
+    return None
+
+
+class _File:
+    """One pass over a file's content."""
+
+    def __init__(self, content: dict) -> None:
+        self.content = content
+        self.odd: dict[str, list] = {}
+        self.outlines: Counter[str] = Counter()
+        self.objects: Counter[Hashable] = Counter()
+        self.crowds: Counter[Hashable] = Counter()
+        self.boxes = self.over = self.corners = self.fractions = 0
+        self.busy: set[Hashable] = set()
+
+    def facts(self) -> dict[str, Any]:
+        images = self._entries("images")
+        categories = self._entries("categories")
+        self._look_at_images(images)
+        self._look_at_categories(categories)
+        self.images = {image["id"]: image for image in images}
+        self.categories = {category["id"] for category in categories}
+        annotations = self._entries("annotations")
+        self._find_twins("annotations", [a["id"] for a in annotations])
+        if 0 in (a["id"] for a in annotations):
+            self.note("id_0", "annotation 0")
+        for annotation in annotations:
+            self._look_at(annotation)
+        return {
+            "images": [[i["id"], i["file_name"], i["width"], i["height"]] for i in images],
+            "categories": [[c["id"], c["name"], self.objects[c["id"]], self.crowds[c["id"]]] for c in categories],
+            "unlabelled": "annotations" not in self.content,
+            "empty": sum(id not in self.busy for id in self.images),
+            "objects": sum(self.objects.values()),
+            "outlines": dict(self.outlines),
+            "as_corners": self.boxes > 3 and self.corners == self.boxes and self.over > self.boxes / 4,
+            "as_fractions": self.boxes > 0 and self.fractions == self.boxes,
+            "odd": self.odd,
+        }
+
+    def note(self, what: str, example: str) -> None:
+        """Count something odd, and keep the first examples."""
+        count, examples = self.odd.setdefault(what, [0, []])
+        self.odd[what][0] = count + 1
+        if count < EXAMPLES:
+            examples.append(example)
+
+    def _entries(self, key: str) -> list[dict]:
+        """Entries of a list that can be looked at further."""
+        whole = []
+        for number, entry in enumerate(self.content.get(key) or []):
+            lacking = [f for f in FIELDS[key] if f not in entry] if isinstance(entry, dict) else FIELDS[key]
+            if lacking:
+                self.note(f"{key} without {', '.join(map(repr, lacking))}", f"entry {number}")
+            elif not all(isinstance(entry[f], Hashable) and entry[f] is not None for f in FIELDS[key] if "id" in f):
+                self.note(f"{key} whose id is no number", f"entry {number}")
+            else:
+                whole.append(entry)
+        for kind in ("id", *FIELDS[key][1:3]) if key == "annotations" else ("id",):
+            if len({isinstance(entry[kind], str) for entry in whole}) > 1:
+                self.note(f"{key} mixed ids", kind)
+        return whole
+
+    def _find_twins(self, what: str, values: list) -> None:
+        if len(set(values)) < len(values):
+            for value, count in Counter(values).items():
+                if count > 1:
+                    self.note(f"{what} twice", str(value))
+
+    def _look_at_images(self, images: list[dict]) -> None:
+        self._find_twins("images", [image["id"] for image in images])
+        for image in images:
+            if not isinstance(image["file_name"], str) or not image["file_name"]:
+                self.note("file names", f"image {image['id']}")
+                image["file_name"] = str(image["file_name"])
+            if any(type(image[side]) is not int or image[side] < 1 for side in ("width", "height")):
+                self.note("image sizes", image["file_name"])
+                image["width"] = image["height"] = math.nan
+        self._find_twins("file names", [image["file_name"] for image in images])
+
+    def _look_at_categories(self, categories: list[dict]) -> None:
+        self._find_twins("categories", [category["id"] for category in categories])
+        for category in categories:
+            if not isinstance(category["name"], str) or not category["name"].strip():
+                self.note("category names", f"category {category['id']}")
+                category["name"] = str(category["name"])
+            elif category["name"] != category["name"].strip():
+                self.note("blanks", repr(category["name"]))
+        self._find_twins("category names", [category["name"] for category in categories])
+
+    def _look_at(self, annotation: dict) -> None:
+        image = self.images.get(annotation["image_id"])
+        category = annotation["category_id"]
+        if image is None:
+            self.note("unknown images", f"annotation {annotation['id']}: image_id {annotation['image_id']!r}")
+        if category not in self.categories:
+            self.note("unknown categories", f"annotation {annotation['id']}: category_id {category!r}")
+        if image is None or category not in self.categories:
+            return
+        name = f"annotation {annotation['id']} of {image['file_name']}"
+        crowd = annotation.get("iscrowd", 0)
+        if "iscrowd" not in annotation:
+            self.note("no iscrowd", name)
+        elif crowd not in (0, 1):
+            self.note("iscrowd", name)
+        if annotation.get("ignore"):
+            self.note("ignore", name)
+        self._look_at_box(annotation, image, name)
+        outline = annotation.get("segmentation")
+        kind = self._look_at_outline(outline, image, name)
+        if crowd:
+            self.crowds[category] += 1
+            if kind == "polygon":
+                self.note("crowds by polygon", name)
+        else:
+            self.objects[category] += 1
+            self.outlines[kind] += 1
+            self.busy.add(image["id"])
+            if kind == "none":
+                self.note("no outline", name)
+        if lacks_area(annotation):
+            self.note("no area" if "area" not in annotation else "area", name)
+        points = annotation.get("keypoints")
+        if points is not None and not (isinstance(points, list) and len(points) % 3 == 0 and _are_numbers(points)):
+            self.note("keypoints", name)
+
+    def _look_at_box(self, annotation: dict, image: dict, name: str) -> None:
+        box, width, height = annotation["bbox"], image["width"], image["height"]
+        if not (isinstance(box, list) and len(box) == 4 and _are_numbers(box)):
+            self.note("boxes", name)
+            return
+        x, y, w, h = box
+        self.boxes += 1
+        self.fractions += max(box) <= 1 and min(box) >= 0 and max(w, h) > 0
+        self.corners += x < w <= width + OVER and y < h <= height + OVER
+        if w < 0 or h < 0:
+            self.note("negative boxes", name)
+        elif w == 0 or h == 0:
+            self.note("empty boxes", name)
+        elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            self.over += 1
+            self.note("boxes outside", name)
+        elif min(x, y) < -OVER or x + w > width + OVER or y + h > height + OVER:
+            self.over += 1
+            self.note("boxes over", name)
+        elif w < 1 or h < 1:
+            self.note("small boxes", name)
+        if w > 0 and h > 0 and _differs(box, annotation.get("segmentation")):
+            self.note("boxes beside outlines", name)
+
+    def _look_at_outline(self, outline: Any, image: dict, name: str) -> str:
+        """Returns "polygon", "rle", "none", or "other"."""
+        if isinstance(outline, dict):
+            wrong = _wrong_rle(outline, image)
+            if wrong:
+                self.note(wrong, name)
+            return "rle"
+        if outline in (None, [], ""):
+            return "none"
+        if not isinstance(outline, list):
+            self.note("outlines", name)
+            return "other"
+        if is_flat_polygon(outline):
+            self.note("flat polygons", name)
+            outline = [outline]
+        if not all(isinstance(part, list) and _are_numbers(part) for part in outline):
+            self.note("outlines", name)
+            return "other"
+        good = sum(map(is_polygon, outline))
+        if good < len(outline):
+            self.note("parts of polygons" if good else "polygons", name)
+        return "polygon"
+
+
+def _are_numbers(values: list) -> bool:
+    return all(type(value) in (int, float) and math.isfinite(value) for value in values)
+
+
+def _differs(box: list[float], outline: Any) -> bool:
+    """Whether a box and the box of its outline share less than half of their area together."""
+    if not isinstance(outline, list) or not outline or not all(map(is_polygon, outline)):
+        return False
+    if not all(type(part[0]) in (int, float) for part in outline):
+        return False
+    try:
+        left, right = min(min(p[::2]) for p in outline), max(max(p[::2]) for p in outline)
+        top, bottom = min(min(p[1::2]) for p in outline), max(max(p[1::2]) for p in outline)
+    except TypeError:
+        return False
+    x, y, w, h = box
+    shared = max(0, min(right, x + w) - max(left, x)) * max(0, min(bottom, y + h) - max(top, y))
+    together = w * h + (right - left) * (bottom - top) - shared
+    return (right - left) * (bottom - top) > 4 and shared < together / 2
+
+
+def _wrong_rle(outline: dict, image: dict) -> str | None:
+    size, counts = outline.get("size"), outline.get("counts")
+    if not isinstance(counts, list | str) or not isinstance(size, list) or len(size) != 2:
+        return "outlines"
+    if size != [image["height"], image["width"]] and image["width"] == image["width"]:
+        return "sizes of run-length outlines"
+    try:
+        lengths = counts if isinstance(counts, list) else _run_lengths(counts)
+        fits = sum(lengths) == size[0] * size[1] and min(lengths, default=0) >= 0
+    except (IndexError, TypeError):
+        fits = False
+    return None if fits else "run lengths"
+
+
+def _run_lengths(text: str) -> list[int]:
+    """Run lengths from COCO's text: numbers of 5 bits a character, lowest first, from the third on as differences.
+
+    pycocotools decodes whatever it is given, and does not tell where the text ends too early or goes on too long.
+    """
+    lengths: list[int] = []
+    place = 0
+    while place < len(text):
+        number, shift, more = 0, 0, True
+        while more:
+            bits = ord(text[place]) - 48
+            number |= (bits & 31) << shift
+            more, shift, place = bool(bits & 32), shift + 5, place + 1
+        if bits & 16:
+            number -= 1 << shift
+        lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
+    return lengths

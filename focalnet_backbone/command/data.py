@@ -1,0 +1,34 @@
+"""What command lines that read datasets have in common: how they are given, and how it is told what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from focalnet_backbone.data_check.findings import DataError, Findings
+from focalnet_backbone.system.command_line import printable
+from focalnet_backbone.system.processes import is_first
+
+
+def add_dataset_arguments(parser: argparse.ArgumentParser, title: str) -> None:
+    """Add the arguments that name a dataset in COCO's format, as a group of this title."""
+    data = parser.add_argument_group(title)
+    for split in ("train", "val"):
+        data.add_argument(f"--{split}-json", metavar="FILE", help="annotations")
+        data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images that they name")
+
+
+def tell_findings(tool: str, findings: Findings) -> None:
+    """Print the warnings, one line each, and raise `DataError` if there are errors."""
+    if is_first():
+        for line in findings.warnings:
+            print(f"{tool}: warning: {printable(line)}", file=sys.stderr)
+    findings.raise_errors()
+
+
+def fail_data(tool: str, error: DataError) -> int:
+    """Print the errors, one line each; only the first of several processes does. Returns the exit status."""
+    if is_first():
+        for line in error.lines:
+            print(f"{tool}: {printable(line)}", file=sys.stderr)
+    return 2

@@ -1,0 +1,161 @@
+"""Photos of a dataset: whether each can be read, and the size in which the framework's loader gives it."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from focalnet_backbone.data_check.findings import Findings
+from focalnet_backbone.features.images import load_image
+from focalnet_backbone.system.facts import find_out
+
+READ_BY_ALL = frozenset({"BMP", "JPEG", "MPO", "PNG", "PPM", "WEBP"})
+"""Formats in Pillow's spelling that every framework's loader reads as Pillow does."""
+GIGANTIC = 89_478_485
+"""Pixels from which Pillow warns of an image, as it may be an attack on memory."""
+EXIF_TURNS = range(2, 9)
+MISSING = "is not there"
+
+
+@dataclass(frozen=True)
+class PhotoReader:
+    """Looks at one photo.
+
+    Args:
+        load: the framework's loader: from a path to pixels `(H, W, C)`; raises, or gives None, if it cannot.
+    """
+
+    load: Callable[[str], np.ndarray | None]
+
+    def __call__(self, path: str) -> dict[str, Any]:
+        """`size` (width, height) as loaded, `turned` by EXIF or not, or why it cannot be read: `error`."""
+        if not os.path.isfile(path):
+            return {"error": "is no file"}
+        if not os.path.getsize(path):
+            return {"error": "is empty"}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Of gigantic images, which are told in the check's own line.
+                return self._look(path)
+        except Exception as error:  # On damaged files, readers pass on whatever they meet.
+            return {"error": "cannot be read", "reason": reason(error)}
+
+    def _look(self, path: str) -> dict[str, Any]:
+        try:
+            with Image.open(path) as image:
+                size, mode, kind = list(image.size), image.mode, image.format
+                turned = image.getexif().get(ExifTags.Base.Orientation) in EXIF_TURNS
+                image.draft("L", (size[0] // 8, size[1] // 8))  # JPEG is read to its end, but with fewer pixels.
+                image.load()
+        except Image.UnidentifiedImageError:
+            return {"size": self._load(path)}
+        except OSError as error:
+            if "truncated" in str(error) or "broken" in str(error):
+                raise
+            return {"size": self._load(path)}
+        except Image.DecompressionBombError:
+            return {"size": self._load(path)}
+        deep = mode.startswith(("I", "F"))
+        if deep or turned or kind not in READ_BY_ALL:
+            size = self._load(path)
+        if deep and self._turns_white(path):
+            return {
+                "size": size,
+                "error": f"has more than 8 bits a pixel (mode {mode}), of which the loader makes white",
+            }
+        return {"size": size, "turned": turned}
+
+    def _load(self, path: str) -> list[int]:
+        pixels = self.load(path)
+        if pixels is None:
+            raise ValueError("the loader gives no image")
+        return [pixels.shape[1], pixels.shape[0]]
+
+    def _turns_white(self, path: str) -> bool:
+        return (
+            float((np.asarray(self.load(path)) >= 255).mean()) > 0.9 > float((load_image(path) == 255).float().mean())
+        )
+
+
+def look_at_photos(paths: Sequence[str], load: Callable[[str], Any], loader: str) -> dict[str, dict[str, Any]]:
+    """Facts of each photo, as `PhotoReader` tells them; with the error `MISSING` for one that is not there.
+
+    Args:
+        paths: files.
+        load: the framework's loader.
+        loader: all that its result depends on, such as its name and version.
+    """
+    found = find_out(f"photo, 1: {loader}", paths, PhotoReader(load), title="photos")
+    return {path: facts or {"error": MISSING} for path, facts in found.items()}
+
+
+def judge_photos(photos: dict[str, dict[str, Any]], place: str, findings: Findings) -> None:
+    """Add what is wrong with photos by themselves.
+
+    Args:
+        photos: facts by path.
+        place: the file or folder that names them.
+        findings: to add to.
+    """
+    missing = [path for path, facts in photos.items() if facts.get("error") == MISSING]
+    judge_errors(photos, "photo", place, findings, {MISSING: _other_spelling(missing)})
+    gigantic = [path for path, facts in photos.items() if "size" in facts and np.prod(facts["size"]) > GIGANTIC]
+    cure = "they need much memory and time: cut them into tiles"
+    findings.count(place, "photo", "of more than 89 million pixels", gigantic, cure, error=False)
+
+
+def judge_errors(
+    files: dict[str, dict[str, Any]], noun: str, place: str, findings: Findings, cures: dict[str, str]
+) -> None:
+    """Add files that cannot be read, by the `error` among the facts of each; `cures` says what else to do about one."""
+    by_error: dict[str, list[str]] = {}
+    for path, facts in files.items():
+        if "error" in facts:
+            why = f" ({facts['reason']})" if "reason" in facts else ""
+            by_error.setdefault(facts["error"], []).append(f"{path}{why}")
+    for error, names in by_error.items():
+        verb, _, rest = error.partition(" ")
+        many = f"{ {'is': 'are', 'has': 'have'}.get(verb, verb) } {rest}"
+        cure = cures.get(error, "replace it, or leave it out")
+        findings.count(place, noun, error if len(names) == 1 else many, names, cure)
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read, in few words and without the addresses of objects."""
+    return re.sub(r" ?'?<[^>]*>'?", "", " ".join(str(error).split())) or type(error).__name__
+
+
+def shown_sizes(photos: Iterable[dict[str, Any]]) -> str:
+    """Sizes of photos for the table, such as `"640x480"` or `"320x240 to 1024x768"`, by the number of pixels."""
+    sizes = sorted({tuple(facts["size"]) for facts in photos if "size" in facts}, key=lambda s: (s[0] * s[1], s))
+    if not sizes:
+        return "-"
+    first, last = (f"{width}x{height}" for width, height in (sizes[0], sizes[-1]))
+    return first if len(sizes) == 1 else f"{first} to {last}"
+
+
+def _other_spelling(missing: list[str]) -> str:
+    """What to do about missing photos: a file of nearly their name is named."""
+    for path in missing[:3]:
+        folder = Path(path).parent
+        if folder.is_dir():
+            plain = _plain(Path(path).name)
+            for name in os.listdir(folder):
+                if _plain(name) == plain:
+                    return f"the folder has {name!r}, spelt with other letters"
+                if Path(name).stem == Path(path).stem:
+                    return f"the folder has {name!r}: another ending"
+    return "put it there, or correct the path"
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

@@ -1,0 +1,166 @@
+"""What was found out about files, by several processes, and remembered as long as the files stay the same."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from tqdm import tqdm
+
+FEW = 100
+"""Up to so many files are looked at in this process, where starting others would take longer."""
+SMALL = 16 << 20
+"""Up to so many bytes, too. The memory that large files need goes back to the system with the process."""
+CHUNK = 64
+"""Files that a process is given at once."""
+
+
+def cache_folder() -> Path:
+    """The folder of what is remembered: `$FOCALNET_CACHE`, or `focalnet_backbone` in the user's folder for caches."""
+    general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("FOCALNET_CACHE") or Path(general, "focalnet_backbone")).expanduser()
+
+
+@contextlib.contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Let processes of this machine that give one name do the same work one after another: the first finds out,
+    the others are told from what is remembered.
+    """
+    lock = cache_folder() / f"{hashlib.sha256(os.path.abspath(name).encode()).hexdigest()[:16]}.lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError:
+        yield
+        return
+    with FileLock(lock):
+        yield
+
+
+def find_out(question: str, paths: Sequence[str], work: Callable[[str], Any], *, title: str) -> dict[str, Any]:
+    """What `work` says of each file, or said when it was asked the same of the same file.
+
+    A file is the same if its size and time of change are. Answers are kept as they come, so that a second start goes
+    on where a first one was interrupted. Where they cannot be kept, all is found out again.
+
+    Args:
+        question: what is asked, with everything that the answer depends on besides the file.
+        paths: the files.
+        work: takes a path and returns what JSON can hold. Has to be picklable where processes are not forked.
+        title: of the progress bar.
+
+    Returns the answer by path; None for a file that is not there.
+    """
+    stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
+    there = [path for path, stamp in stamps.items() if stamp]
+    with contextlib.closing(_Store()) as store:
+        key = hashlib.sha256(question.encode()).hexdigest()[:16]
+        found = store.read(key, stamps, there)
+        open_ones = [path for path in there if path not in found]
+        size = sum(stamps[path][0] for path in open_ones)
+        with tqdm(total=len(open_ones), desc=title, unit="file", leave=False, disable=None, delay=1) as bar:
+            parallel = len(open_ones) > FEW or size > SMALL
+            for answers in _in_processes(open_ones, work) if parallel else _chunks_here(open_ones, work):
+                store.write(key, stamps, answers)
+                found.update(answers)
+                bar.update(len(answers))
+    return {path: found.get(path) for path in paths}
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _chunks_here(paths: list[str], work: Callable[[str], Any]) -> Iterator[dict[str, Any]]:
+    for i in range(0, len(paths), 10):
+        yield {path: work(path) for path in paths[i : i + 10]}
+
+
+def _in_processes(paths: list[str], work: Callable[[str], Any]) -> Iterator[dict[str, Any]]:
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    length = max(1, min(CHUNK, len(paths) // (4 * workers)))
+    chunks = [paths[i : i + length] for i in range(0, len(paths), length)]
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    pool = ProcessPoolExecutor(
+        min(workers, len(chunks)), multiprocessing.get_context(method), initializer=_start, initargs=(work,)
+    )
+    try:
+        for future in as_completed([pool.submit(_look_at, chunk) for chunk in chunks]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_work: Callable[[str], Any]
+
+
+def _start(work: Callable[[str], Any]) -> None:
+    global _work
+    _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C reaches this process too, but its parent tells it to stop.
+
+
+def _look_at(paths: list[str]) -> dict[str, Any]:
+    return {path: _work(path) for path in paths}
+
+
+class _Store:
+    """Answers in a file of SQLite; without one where it cannot be written."""
+
+    def __init__(self) -> None:
+        path = cache_folder() / "facts.sqlite"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.database = self._open(path)
+        except sqlite3.DatabaseError:  # Damaged, or of something else.
+            with contextlib.suppress(OSError):
+                path.unlink()
+            self.database = self._open(":memory:")
+        except OSError:
+            self.database = self._open(":memory:")
+
+    @staticmethod
+    def _open(path: str | Path) -> sqlite3.Connection:
+        database = sqlite3.connect(path, timeout=60)
+        database.execute("PRAGMA synchronous = OFF")  # What a power cut takes is found out again.
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS facts (question TEXT, path TEXT, size INTEGER, changed INTEGER, answer TEXT, "
+            "PRIMARY KEY (question, path)) WITHOUT ROWID"
+        )
+        return database
+
+    def read(self, key: str, stamps: dict[str, tuple[int, int] | None], paths: list[str]) -> dict[str, Any]:
+        found = {}
+        absolute = {os.path.abspath(path): path for path in paths}
+        names = list(absolute)
+        for i in range(0, len(names), 500):
+            some = names[i : i + 500]
+            marks = ", ".join("?" * len(some))
+            query = f"SELECT path, size, changed, answer FROM facts WHERE question = ? AND path IN ({marks})"
+            with contextlib.suppress(sqlite3.DatabaseError):
+                for name, size, changed, answer in self.database.execute(query, [key, *some]):
+                    if stamps[absolute[name]] == (size, changed):
+                        found[absolute[name]] = json.loads(answer)
+        return found
+
+    def write(self, key: str, stamps: dict[str, tuple[int, int] | None], answers: dict[str, Any]) -> None:
+        rows = [(key, os.path.abspath(path), *stamps[path], json.dumps(answer)) for path, answer in answers.items()]
+        with contextlib.suppress(sqlite3.DatabaseError), self.database:
+            self.database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", rows)
+
+    def close(self) -> None:
+        self.database.close()

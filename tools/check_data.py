@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Check the datasets of a config of detectron2 or OpenMMLab before training; `--help` tells how."""
+
+import sys
+
+from focalnet_backbone.command.check_data import main
+
+if __name__ == "__main__":
+    sys.exit(main())
