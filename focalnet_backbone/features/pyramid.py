@@ -122,7 +122,7 @@ class FeaturePyramid(Mapping[str, Tensor]):
             stride = self.strides[name]
             # Drawn in the image's coordinates: the last row and column may reach beyond it.
             extent = (0, cols * stride, rows * stride, 0)
-            panel.imshow(_principal_components(feature), extent=extent, interpolation="nearest")
+            panel.imshow(principal_components(feature), extent=extent, interpolation="nearest")
             panel.set(xlim=(0, width), ylim=(height, 0))
             panel.set_title(f"{name}: {channels} x {rows} x {cols}, stride {stride}", fontsize=9)
         for panel in panels:
@@ -130,8 +130,8 @@ class FeaturePyramid(Mapping[str, Tensor]):
         return figure
 
 
-def _principal_components(feature: Tensor) -> np.ndarray:
-    """The three strongest components of `(C, H, W)` over its positions, scaled to 0 to 1: `(H, W, 3)`."""
+def principal_components(feature: Tensor) -> np.ndarray:
+    """The three principal components of a map `(C, H, W)` over its positions, as colours from 0 to 1: `(H, W, 3)`."""
     flat = feature.detach().flatten(1).double().cpu()
     flat = flat - flat.mean(1, keepdim=True)
     # Eigenvectors are defined up to their sign: fix it, so that equal features give equal pictures.

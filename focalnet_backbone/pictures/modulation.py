@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from focalnet_backbone.network.backbone import FocalNetTrunk
-from focalnet_backbone.network.modulation import FocalModulation
+from focalnet_backbone.network.blocks import FocalNetBlock
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class ModulationView:
         gates: `(N, L + 1, H, W)`, the weights of the L focal levels and, last, of the global context at each position
             (G in equation 5 of the paper).
         modulator: `(N, C, H, W)`, what the query is multiplied by (equation 6).
+        features: `(N, C, H, W)`, what the block returns.
     """
 
     stage: int
@@ -32,6 +33,7 @@ class ModulationView:
     stride: int
     gates: Tensor
     modulator: Tensor
+    features: Tensor
 
     @property
     def magnitude(self) -> Tensor:
@@ -73,12 +75,25 @@ def watch_modulation(
             that it does not take.
     """
     trunk = _find_trunk(model)
-    places = [(stage, _block_numbers(trunk, stage, block)[-1]) for stage in stages or range(1, len(trunk.layers) + 1)]
+    chosen = stages or range(1, len(trunk.layers) + 1)
+    return _watch(trunk, pixel_values, [(stage, _block_numbers(trunk, stage, block)[-1]) for stage in chosen])
+
+
+def watch_blocks(model: nn.Module, pixel_values: Tensor) -> list[ModulationView]:
+    """`watch_modulation` of every block that the model computes, in its order."""
+    trunk = _find_trunk(model)
+    computed = trunk.config.out_indices[-1] if hasattr(trunk, "out_features") else len(trunk.layers)
+    stages = range(1, computed + 1)
+    return _watch(trunk, pixel_values, [(s, number) for s in stages for number in _block_numbers(trunk, s, None)])
+
+
+def _watch(trunk: FocalNetTrunk, pixel_values: Tensor, places: list[tuple[int, int]]) -> list[ModulationView]:
+    """Run the network on images, and note what happens in blocks, each a stage and a number."""
     seen: dict[tuple[int, int], dict[str, Tensor]] = {place: {} for place in places}
     with ExitStack() as stack:
         for place in places:
-            for part in ("f", "h"):
-                module = getattr(_modulation(trunk, *place), part)
+            block = _block(trunk, *place)
+            for part, module in {"f": block.modulation.f, "h": block.modulation.h, "block": block}.items():
                 handle = module.register_forward_hook(partial(_note_output, seen[place], part))
                 stack.callback(handle.remove)
         stack.enter_context(_eval_mode(trunk))
@@ -88,9 +103,11 @@ def watch_modulation(
     views = []
     for (stage, number), outputs in seen.items():
         # The projection f gives query, context and gates, in this order: (N, H, W, 2 * C + L + 1).
-        gates = outputs["f"][..., 2 * _modulation(trunk, stage, number).dim :].permute(0, 3, 1, 2)
+        dim = _block(trunk, stage, number).modulation.dim
+        gates, features = (outputs[part].permute(0, 3, 1, 2) for part in ("f", "block"))
         stride = trunk.config.stage_strides[stage - 1]
-        views.append(ModulationView(stage, number, stride, _to_cpu(gates), _to_cpu(outputs["h"])))
+        maps = (gates[:, 2 * dim :], outputs["h"], features)
+        views.append(ModulationView(stage, number, stride, *map(_to_cpu, maps)))
     return views
 
 
@@ -109,7 +126,7 @@ def read_kernels(model: nn.Module, stage: int, block: int | None = None) -> list
     trunk = _find_trunk(model)
     kernels = []
     for number in _block_numbers(trunk, stage, block):
-        levels = _modulation(trunk, stage, number).focal_layers
+        levels = _block(trunk, stage, number).modulation.focal_layers
         kernels.append(BlockKernels(stage, number, tuple(_to_cpu(level[0].weight[:, 0]) for level in levels)))
     return kernels
 
@@ -136,8 +153,8 @@ def _block_numbers(trunk: FocalNetTrunk, stage: int, block: int | None) -> list[
     return list(numbers) if block is None else [block]
 
 
-def _modulation(trunk: FocalNetTrunk, stage: int, block: int) -> FocalModulation:
-    return trunk.layers[stage - 1].blocks[block - 1].modulation
+def _block(trunk: FocalNetTrunk, stage: int, number: int) -> FocalNetBlock:
+    return trunk.layers[stage - 1].blocks[number - 1]
 
 
 def _note_output(notes: dict[str, Tensor], name: str, module: nn.Module, args: tuple, output: Tensor) -> None:
