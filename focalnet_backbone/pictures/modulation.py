@@ -80,10 +80,9 @@ def watch_modulation(
 
 
 def watch_blocks(model: nn.Module, pixel_values: Tensor) -> list[ModulationView]:
-    """`watch_modulation` of every block that the model computes, in its order."""
+    """`watch_modulation` of every block of the model, in its order."""
     trunk = _find_trunk(model)
-    computed = trunk.config.out_indices[-1] if hasattr(trunk, "out_features") else len(trunk.layers)
-    stages = range(1, computed + 1)
+    stages = range(1, len(trunk.layers) + 1)
     return _watch(trunk, pixel_values, [(s, number) for s in stages for number in _block_numbers(trunk, s, None)])
 
 
