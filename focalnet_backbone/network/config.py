@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar
 
+from focalnet_backbone.network.alignment import align_labels, align_outputs
 from focalnet_backbone.network.variants import get_variant
 from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.numbers import as_float, as_int, as_ints, is_int
 from focalnet_backbone.system.spelling import closest
 from focalnet_backbone.system.switches import check_switch
 
@@ -19,10 +20,6 @@ ACTIVATIONS = ("gelu", "relu", "selu", "gelu_new")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 PER_STAGE_DEFAULTS = {"focal_levels": 2, "focal_windows": 3}
 CONFIG_FILE = "config.json"
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _explain_unknown_keywords(cls: type) -> type:
@@ -123,19 +120,21 @@ class FocalNetConfig:
     """Keys of a `config.json` that are none of ours, kept for writing it back."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.patch_size, Sequence) and len(set(self.patch_size)) == 1:
+            self.patch_size = self.patch_size[0]
         for name in ("patch_size", "num_channels", "embed_dim", "encoder_stride"):
-            self._check_int(name, minimum=1)
-        self._check_int("conv_embed_stem_padding", minimum=2)
+            setattr(self, name, as_int(name, getattr(self, name), minimum=1))
+        self.conv_embed_stem_padding = as_int("conv_embed_stem_padding", self.conv_embed_stem_padding, minimum=2)
         for name in ("initializer_range", "layerscale_value"):
-            self._check_number(name, low=0.0)
+            setattr(self, name, as_float(name, getattr(self, name)))
         for name in ("mlp_ratio", "layer_norm_eps"):
-            self._check_number(name, low=0.0, open_low=True)
+            setattr(self, name, as_float(name, getattr(self, name), open_low=True))
         if self.mlp_ratio * self.embed_dim < 1:
             raise ValueError(
                 f"mlp_ratio must leave the MLPs a width, got {self.mlp_ratio} of embed_dim {self.embed_dim}"
             )
         for name in ("hidden_dropout_prob", "drop_path_rate"):
-            self._check_number(name, low=0.0, high=1.0)
+            setattr(self, name, as_float(name, getattr(self, name), high=1.0))
         for name in (
             "use_conv_embed",
             "use_layerscale",
@@ -157,8 +156,8 @@ class FocalNetConfig:
             raise ValueError(f"conv_embed_stem_padding must be 2 or 3, got {self.conv_embed_stem_padding}")
         self._check_image_size()
         self._check_stages()
-        self._align_outputs()
-        self._align_labels()
+        self.out_features, self.out_indices = align_outputs(self.stage_names, self.out_features, self.out_indices)
+        self.num_labels, self.id2label, self.label2id = align_labels(self.num_labels, self.id2label, self.label2id)
 
     @property
     def stage_names(self) -> list[str]:
@@ -266,124 +265,32 @@ class FocalNetConfig:
             unfinished.write_text(text, encoding="utf-8")
         return path
 
-    def _check_int(self, name: str, minimum: int) -> None:
-        value = getattr(self, name)
-        if isinstance(value, Sequence) and name == "patch_size" and len(set(value)) == 1:
-            value = value[0]
-        if not _is_int(value):
-            raise TypeError(f"{name} must be an int, got {value!r}")
-        if value < minimum:
-            raise ValueError(f"{name} must be at least {minimum}, got {value}")
-        setattr(self, name, int(value))
-
-    def _check_number(self, name: str, low: float, high: float = float("inf"), open_low: bool = False) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name} must be a number, got {value!r}")
-        if not low <= value <= high or value == float("inf") or (open_low and value == low):
-            allowed = f"above {low}" if open_low else f"at least {low}"
-            limit = "" if high == float("inf") else f" and at most {high}"
-            raise ValueError(f"{name} must be {allowed}{limit}, got {value}")
-        setattr(self, name, float(value))
-
-    def _check_int_list(self, name: str, value: Any, minimum: int) -> list[int]:
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            raise TypeError(f"{name} must be a list of ints, one a stage, got {value!r}")
-        value = list(value)
-        for item in value:
-            if not _is_int(item):
-                raise TypeError(f"{name} must be a list of ints, one a stage, got {value!r}")
-            if item < minimum:
-                raise ValueError(f"every entry of {name} must be at least {minimum}, got {value}")
-        return [int(item) for item in value]
-
     def _check_image_size(self) -> None:
         size = self.image_size
         sides = list(size) if isinstance(size, Iterable) and not isinstance(size, str) else [size]
-        if len(sides) > 2 or not all(map(_is_int, sides)):
+        if len(sides) > 2 or not all(map(is_int, sides)):
             raise TypeError(f"image_size must be an int or (height, width), got {size!r}")
         if not sides or min(sides) < 1:
             raise ValueError(f"image_size must be at least 1, got {size!r}")
         self.image_size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else int(sides[0])
 
     def _check_stages(self) -> None:
-        self.depths = self._check_int_list("depths", self.depths, minimum=1)
+        self.depths = as_ints("depths", self.depths, 1)
         stages = len(self.depths)
         if stages == 0:
             raise ValueError("depths must have at least one stage, got []")
         for name, default in PER_STAGE_DEFAULTS.items():
             value = getattr(self, name)
-            value = [default] * stages if value is None else self._check_int_list(name, value, minimum=1)
+            value = [default] * stages if value is None else as_ints(name, value, 1)
             if len(value) != stages:
                 raise ValueError(f"{name} must have one entry a stage ({stages}, as depths has), got {value}")
             setattr(self, name, value)
         if any(window % 2 == 0 for window in self.focal_windows):
             raise ValueError(f"every entry of focal_windows must be odd, got {self.focal_windows}")
         derived = [self.embed_dim * 2 ** min(i + 1, stages - 1) for i in range(stages)]
-        if self.hidden_sizes is not None and self._check_int_list("hidden_sizes", self.hidden_sizes, 1) != derived:
+        if self.hidden_sizes is not None and as_ints("hidden_sizes", self.hidden_sizes, 1) != derived:
             raise ValueError(
                 f"hidden_sizes must be {derived} for embed_dim={self.embed_dim} and {stages} stages (or be left "
                 f"out), got {list(self.hidden_sizes)}"
             )
         self.hidden_sizes = derived
-
-    def _align_outputs(self) -> None:
-        """Set `out_features` and `out_indices` from either, in the network's order."""
-        names = self.stage_names
-        by_name = by_index = None
-        if self.out_features is not None:
-            if isinstance(self.out_features, str) or not isinstance(self.out_features, Iterable):
-                raise TypeError(f"out_features must be a list of names, got {self.out_features!r}")
-            by_name = list(self.out_features)
-            unknown = [name for name in by_name if name not in names]
-            if unknown:
-                raise ValueError(f"out_features has {unknown}, which are not among {names}")
-            by_name = [names.index(name) for name in by_name]
-        if self.out_indices is not None:
-            if not isinstance(self.out_indices, Iterable):
-                raise TypeError(f"out_indices must be a list of ints, got {self.out_indices!r}")
-            by_index = list(self.out_indices)
-            unknown = [i for i in by_index if not _is_int(i) or not -len(names) <= i < len(names)]
-            if unknown:
-                raise ValueError(f"out_indices has {unknown}, valid are 0 to {len(names) - 1}, counting in {names}")
-            by_index = [int(i) % len(names) for i in by_index]
-        for knob, indices in (("out_features", by_name), ("out_indices", by_index)):
-            if indices is not None and len(set(indices)) != len(indices):
-                raise ValueError(f"{knob} has duplicates: {list(getattr(self, knob))}")
-            if indices is not None and not indices:
-                raise ValueError(f"{knob} is empty; valid names are {names}")
-        if by_name is not None and by_index is not None and sorted(by_name) != sorted(by_index):
-            raise ValueError(
-                f"out_features={list(self.out_features)} and out_indices={list(self.out_indices)} contradict each "
-                f"other (indices count in {names}); give one of them"
-            )
-        chosen = by_name or by_index or [len(names) - 1]
-        self.out_indices = sorted(chosen)
-        self.out_features = [names[i] for i in self.out_indices]
-
-    def _align_labels(self) -> None:
-        """Set `num_labels`, `id2label` and `label2id` from those of them that are given."""
-        for name in ("id2label", "label2id"):
-            if not isinstance(getattr(self, name), (Mapping, type(None))):
-                raise TypeError(f"{name} must be a dict, got {getattr(self, name)!r}")
-        if self.id2label is None and self.label2id is not None:
-            self.id2label = {index: label for label, index in self.label2id.items()}
-            if len(self.id2label) < len(self.label2id):
-                raise ValueError(f"label2id must give each class an index of its own, got {self.label2id!r}")
-        if self.id2label is None:
-            self.num_labels = 2 if self.num_labels is None else self.num_labels
-            self._check_int("num_labels", minimum=0)
-            self.id2label = {i: f"LABEL_{i}" for i in range(self.num_labels)}
-        if not all(str(index).isdecimal() for index in self.id2label):
-            raise ValueError(f"id2label must have class indices for keys, got {self.id2label!r}")
-        # JSON has strings for keys.
-        self.id2label = {int(index): label for index, label in self.id2label.items()}
-        if sorted(self.id2label) != list(range(len(self.id2label))):
-            raise ValueError(f"id2label must number the classes from 0 without a gap, got {sorted(self.id2label)}")
-        if self.num_labels is None:
-            self.num_labels = len(self.id2label)
-        if len(self.id2label) != self.num_labels:
-            raise ValueError(f"num_labels={self.num_labels}, but id2label has {len(self.id2label)} entries")
-        if self.label2id is None:
-            self.label2id = {label: index for index, label in self.id2label.items()}
-        self.label2id = {label: int(index) for label, index in self.label2id.items()}
