@@ -21,8 +21,8 @@ FEW = 100
 """Up to so many files are looked at in this process, where starting others would take longer."""
 SMALL = 16 << 20
 """Up to so many bytes, too. The memory that large files need goes back to the system with the process."""
-CHUNK = 64
-"""Files that a process is given at once."""
+CHUNK, CHUNK_HERE = 64, 16
+"""Files whose answers are kept together: of another process, and of this one."""
 
 
 def cache_folder() -> Path:
@@ -86,8 +86,8 @@ def _stamp(path: str) -> tuple[int, int] | None:
 
 
 def _chunks_here(paths: list[str], work: Callable[[str], Any]) -> Iterator[dict[str, Any]]:
-    for i in range(0, len(paths), 10):
-        yield {path: work(path) for path in paths[i : i + 10]}
+    for i in range(0, len(paths), CHUNK_HERE):
+        yield {path: work(path) for path in paths[i : i + CHUNK_HERE]}
 
 
 def _in_processes(paths: list[str], work: Callable[[str], Any]) -> Iterator[dict[str, Any]]:
@@ -126,10 +126,11 @@ class _Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.database = self._open(path)
-        except sqlite3.DatabaseError:  # Damaged, or of something else.
-            with contextlib.suppress(OSError):
-                path.unlink()
+        except sqlite3.OperationalError:  # It cannot be written.
             self.database = self._open(":memory:")
+        except sqlite3.DatabaseError:  # Damaged, or of something else.
+            path.unlink(missing_ok=True)
+            self.database = self._open(path)
         except OSError:
             self.database = self._open(":memory:")
 

@@ -1,0 +1,103 @@
+"""What is found out about files is remembered as long as they stay the same, and found out in processes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from focalnet_backbone.system import facts
+from focalnet_backbone.system.facts import cache_folder, find_out, one_at_a_time
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch) -> list[str]:
+    """The files that were looked at."""
+    monkeypatch.setenv("FOCALNET_CACHE", str(tmp_path / "cache"))
+    return []
+
+
+@pytest.fixture
+def files(tmp_path) -> list[str]:
+    paths = [tmp_path / f"{number:03d}.txt" for number in range(7)]
+    for path in paths:
+        path.write_text(path.stem)
+    return [str(path) for path in paths]
+
+
+def length(path: str) -> dict:
+    """A fact, and the process that found it out."""
+    return {"length": Path(path).stat().st_size, "process": os.getpid()}
+
+
+def test_a_file_is_looked_at_again_only_if_it_or_the_question_changes(asked, files):
+    def look(path):
+        asked.append(path)
+        return Path(path).read_text()
+
+    def ask(question="text"):
+        asked.clear()
+        return find_out(question, files, look, title="")
+
+    first = ask()
+    assert asked == files
+    assert ask() == first == {path: Path(path).stem for path in files}
+    assert asked == []
+    Path(files[2]).write_text("longer than before")
+    assert ask()[files[2]] == "longer than before"
+    assert asked == [files[2]]
+    os.utime(files[3], (1, 1))
+    ask()
+    assert asked == [files[3]]
+    ask("another")
+    assert asked == files
+    Path(files[4]).unlink()
+    assert ask()[files[4]] is None
+    assert asked == []
+
+
+def test_many_files_are_looked_at_by_other_processes(asked, files, monkeypatch):
+    monkeypatch.setattr(facts, "FEW", 3)
+    found = find_out("length", files, length, title="")
+    assert list(found) == files
+    assert {fact["length"] for fact in found.values()} == {3}
+    assert os.getpid() not in {fact["process"] for fact in found.values()}
+    assert find_out("length", files, length, title="") == found
+
+
+def test_what_was_found_before_an_interruption_is_kept(asked, files, monkeypatch):
+    monkeypatch.setattr(facts, "CHUNK_HERE", 2)
+
+    def interrupt(path):
+        if path == files[5]:
+            raise KeyboardInterrupt
+        return 1
+
+    with pytest.raises(KeyboardInterrupt):
+        find_out("interrupted", files, interrupt, title="")
+    find_out("interrupted", files, asked.append, title="")
+    assert asked == files[4:]
+
+
+def test_a_damaged_or_missing_place_to_remember_is_no_reason_to_stop(asked, files, tmp_path, monkeypatch):
+    cache_folder().mkdir()
+    (cache_folder() / "facts.sqlite").write_bytes(b"no database" * 500)
+    assert find_out("length", files, length, title="")[files[0]]["length"] == 3
+    find_out("length", files, length, title="")
+    assert sqlite3.connect(cache_folder() / "facts.sqlite").execute("SELECT count(*) FROM facts").fetchone() == (7,)
+    monkeypatch.setenv("FOCALNET_CACHE", str(tmp_path / "000.txt" / "below a file"))
+    assert find_out("length", files, length, title="")[files[0]]["length"] == 3
+    with one_at_a_time("name"):
+        pass
+
+
+def test_processes_of_one_name_wait_for_each_other(asked, tmp_path):
+    with one_at_a_time("training"):
+        child = os.fork()
+        if child == 0:
+            with one_at_a_time("training"):
+                os._exit((tmp_path / "done").exists())
+        (tmp_path / "done").touch()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
