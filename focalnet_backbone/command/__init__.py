@@ -1,1 +1,78 @@
-"""The command lines."""
+"""The command `focalnet`.
+
+Each module here is a subcommand: its name with dashes for underscores, the first line of its docstring what
+`focalnet --help` says of it, and its `main` what runs. A subcommand is imported when it is called, so that help is
+there at once and no framework is needed but the one that is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from focalnet_backbone import __version__
+from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.spelling import closest
+
+_BY_HOST = {
+    "train": "Train a detector or segmenter, by whichever framework its config is for.",
+    "test": "Test a trained detector or segmenter on the images that its config names.",
+}
+_NO_SUBCOMMANDS = ("by_host", "openmmlab", "train_net")
+
+
+def subcommands() -> dict[str, str]:
+    """Name of each subcommand, and what it does in one line."""
+    found = dict(_BY_HOST)
+    for module in (path for folder in __path__ for path in Path(folder).glob("[!_]*.py")):
+        name = module.stem.replace("_", "-")
+        if module.stem not in _NO_SUBCOMMANDS and name not in found:
+            found[name] = module.read_text(encoding="utf-8").split('"""')[1].strip().split("\n")[0]
+    return dict(sorted(found.items()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `focalnet SUBCOMMAND ...`; returns its exit status."""
+    # Not by `list`: once it is imported, that is the subcommand.
+    arguments = [*(sys.argv[1:] if arguments is None else arguments)]
+    if not arguments or arguments[0].startswith("-"):
+        _make_parser().parse_args(arguments or ["--help"])
+        return 0
+    name, *rest = arguments
+    if name not in subcommands():
+        return fail(
+            "focalnet", ValueError(f"no subcommand {name!r}.{closest(name, subcommands())} See focalnet --help")
+        )
+    before = sys.argv
+    # By which it calls itself, also in processes that it starts.
+    sys.argv = [f"focalnet {name}", *rest]
+    try:
+        module = import_module(f"focalnet_backbone.command.{'by_host' if name in _BY_HOST else name.replace('-', '_')}")
+        return (getattr(module, name) if name in _BY_HOST else module.main)() or 0
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("focalnet_backbone"):
+            raise
+        problem = f"{error.name} is not installed; `focalnet doctor` says how to get it"
+        return fail(f"focalnet {name}", ModuleNotFoundError(problem))
+    finally:
+        sys.argv = before
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    """What answers `focalnet --help` and `focalnet --version`."""
+    width = max(map(len, subcommands()))
+    table = "\n".join(f"  {name:<{width}}  {what}" for name, what in subcommands().items())
+    parser = argparse.ArgumentParser(
+        prog="focalnet",
+        usage="focalnet SUBCOMMAND [ARGUMENTS]",
+        description="FocalNet (focal modulation networks) as a backbone for detection and segmentation.\n\n"
+        f"subcommands:\n{table}",
+        epilog="`focalnet SUBCOMMAND --help` explains one. An example:\n  focalnet sample data/sample\n"
+        "  focalnet train upernet_focalnet_sample.py",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"focalnet-backbone {__version__}")
+    return parser

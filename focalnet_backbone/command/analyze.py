@@ -1,9 +1,9 @@
 """Print parameters and multiply-accumulates (MACs, counted by fvcore) of FocalNets.
 
-    python tools/analyze_model.py                                      all variants beside the published numbers
-    python tools/analyze_model.py focalnet_tiny_lrf                    a table a stage
-    python tools/analyze_model.py focalnet_tiny_lrf --size 800 1280 --set "focal_windows=[9,9,9,9]"
-    python tools/analyze_model.py path/to/config.json                  a model saved by transformers or by this package
+    focalnet analyze                                      all variants beside the published numbers
+    focalnet analyze focalnet_tiny_lrf                    a table a stage
+    focalnet analyze focalnet_tiny_lrf --size 800 1280 --set "focal_windows=[9,9,9,9]"
+    focalnet analyze path/to/config.json                  a model saved by transformers or by this package
 
 Counted is the classification model, head included, as the published columns do. The head of the models trained on
 22k classes is left out, as it is there.

@@ -1,9 +1,9 @@
 """Compare the speed and memory of FocalNets: this package's, timm's (channels-last) and transformers', same weights.
 
-    python tools/benchmark.py focalnet_tiny_lrf --set "focal_windows=[9,9,9,9]"
-    python tools/benchmark.py focalnet_tiny_lrf focalnet_base_lrf --size 512 800x1280 --batch-size 1 2 \\
+    focalnet benchmark focalnet_tiny_lrf --set "focal_windows=[9,9,9,9]"
+    focalnet benchmark focalnet_tiny_lrf focalnet_base_lrf --size 512 800x1280 --batch-size 1 2 \\
         --measure forward training memory --json speed.json --plot speed.png
-    python tools/benchmark.py focalnet_tiny_lrf --scaling 256 512 1024 2048
+    focalnet benchmark focalnet_tiny_lrf --scaling 256 512 1024 2048
 
 The implementations take turns within one process. Of the times, the median is printed, and the ratio to ours with its
 quartiles over the rounds. The floor is the time of the convolutions and matrix products alone, each by its fastest

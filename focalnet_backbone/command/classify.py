@@ -1,8 +1,8 @@
 """Print the most probable classes of photographs.
 
-    python tools/classify.py cat.jpg dog.jpg --variant focalnet_tiny_lrf
-    python tools/classify.py cat.jpg --variant focalnet_tiny_lrf --weights focalnet_tiny_lrf.pth
-    python tools/classify.py cat.jpg --weights my_finetuned_model/
+    focalnet classify cat.jpg dog.jpg --variant focalnet_tiny_lrf
+    focalnet classify cat.jpg --variant focalnet_tiny_lrf --weights focalnet_tiny_lrf.pth
+    focalnet classify cat.jpg --weights my_finetuned_model/
 
 With a variant alone, its published weights are fetched. Weights alone must be a folder or hub id with a config.json.
 The exit status is 0 if every image was classified, 1 if some were not (each is named), 2 for wrong arguments.

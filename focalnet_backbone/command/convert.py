@@ -1,7 +1,7 @@
 """Convert FocalNet weights between the formats of the release, transformers, timm, detectron2 and mmengine.
 
-    python tools/convert_checkpoint.py focalnet_tiny_lrf converted/hf --to transformers
-    python tools/convert_checkpoint.py work_dirs/epoch_12.pth weights.safetensors --to native
+    focalnet convert focalnet_tiny_lrf converted/hf --to transformers
+    focalnet convert work_dirs/epoch_12.pth weights.safetensors --to native
 
 The exit status is 0 if the file was written, 1 if it could not be, 2 for wrong arguments.
 """

@@ -1,8 +1,8 @@
 """Write the feature pyramid of every image as a safetensors file, mirroring the folders that they lie in.
 
-    python tools/extract_features.py photos/ --variant focalnet_tiny_lrf --weights pretrained --out features/
-    python tools/extract_features.py photos/ --variant focalnet_tiny_lrf --weights detector.pth --out features/
-    torchrun --nproc-per-node 2 tools/extract_features.py photos/ --out features/
+    focalnet extract photos/ --variant focalnet_tiny_lrf --weights pretrained --out features/
+    focalnet extract photos/ --variant focalnet_tiny_lrf --weights detector.pth --out features/
+    torchrun --nproc-per-node 2 -m focalnet_backbone extract photos/ --out features/
 
 Weights bring their own sizes, so that the backbone of a detector or a small model of your own is taken as it is;
 --variant then names a published model of the same family.

@@ -1,8 +1,8 @@
 """Pretrain a FocalNet on a folder of photographs, without labels, by masked image modeling (SimMIM).
 
-    python tools/pretrain_mim.py photos/ --variant focalnet_tiny_lrf --out outputs/mim
-    python tools/pretrain_mim.py photos/ --variant focalnet_tiny_lrf --out outputs/mim --resume
-    torchrun --nproc-per-node 8 tools/pretrain_mim.py photos/ --variant focalnet_base_lrf --out outputs/mim --amp bf16
+    focalnet pretrain photos --variant focalnet_tiny_lrf --out outputs/mim
+    focalnet pretrain photos/ --variant focalnet_tiny_lrf --out outputs/mim --resume
+    torchrun --nproc-per-node 8 -m focalnet_backbone pretrain photos --variant focalnet_base_lrf --out out --amp bf16
 
 The output folder gets checkpoint.pth (for --resume), pictures/ (a row an image: the image, what the model sees of it,
 how it fills the rest), tensorboard/ and, at the end, model/ (for from_pretrained, here and in transformers).

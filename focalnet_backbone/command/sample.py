@@ -1,4 +1,8 @@
-"""Write a small dataset in COCO's and ADE20K's formats: drawn objects on photographs."""
+"""Write a small dataset in COCO's and ADE20K's formats: drawn objects on photographs.
+
+focalnet sample data/sample
+focalnet sample data/small --train 8 --val 4 --size 64
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,14 @@ from focalnet_backbone.system.command_line import fail
 
 def main() -> int:
     """Run the command line; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="folder to make")
-    parser.add_argument("--train", type=int, default=400, metavar="N", help="training images")
-    parser.add_argument("--val", type=int, default=100, metavar="N", help="validation images")
-    parser.add_argument("--size", type=int, default=256, metavar="PIXELS", help="height and width of the images")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing")
+    parser.add_argument("--train", type=int, default=400, metavar="N", help="training images (%(default)s)")
+    parser.add_argument("--val", type=int, default=100, metavar="N", help="validation images (%(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=256, metavar="PIXELS", help="height and width of the images (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing (%(default)s)")
     args = parser.parse_args()
     try:
         make_sample_dataset(args.root, args.train, args.val, args.size, args.seed)

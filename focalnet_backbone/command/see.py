@@ -1,8 +1,8 @@
 """Draw what the network sees in photographs: the pictures of the paper (arXiv 2203.11926).
 
-    python tools/visualize.py photos/ --variant focalnet_tiny_lrf --weights pretrained --out pictures
-    python tools/visualize.py cat.jpg --variant focalnet_tiny_lrf --weights detector.pth --stage 4 --overlay --out seen
-    python tools/visualize.py --what kernels --variant focalnet_base_lrf --weights pretrained --out pictures
+    focalnet see photos/ --variant focalnet_tiny_lrf --weights pretrained --out pictures
+    focalnet see cat.jpg --variant focalnet_tiny_lrf --weights detector.pth --stage 4 --overlay --out seen
+    focalnet see --what kernels --variant focalnet_base_lrf --weights pretrained --out pictures
 
 `gates` are the weights of each focal level and of the global context over the image, in the last block of each stage.
 `modulator` is the magnitude of what they gather there. Both are written for each image, as `cat.jpg.gates.png` and

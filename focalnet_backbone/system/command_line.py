@@ -98,9 +98,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
+def called(tool: str) -> str:
+    """What a tool was called: its own name, or `focalnet SUBCOMMAND`, with what follows the name (the process)."""
+    name = os.path.basename(sys.argv[0])
+    if not name.startswith("focalnet ") or tool.startswith("focalnet "):
+        return tool
+    return " ".join([name, *tool.split(" ")[1:]])
+
+
 def fail(tool: str, error: BaseException) -> int:
-    """Print the error behind the tool's name, as argparse does. Returns the exit status."""
-    print(f"{tool}: {one_line(error)}", file=sys.stderr)
+    """Print the error behind what the tool was called, as argparse does. Returns the exit status."""
+    print(f"{called(tool)}: {one_line(error)}", file=sys.stderr)
     return 2
 
 
@@ -148,7 +156,7 @@ def say_interrupted(tool: str, stop: KeyboardInterrupt, remark: str = "") -> int
     """Print that a program was interrupted and how it goes on. Returns the exit status, 130 or 143."""
     remark = getattr(stop, "remark", "") or remark
     with contextlib.suppress(OSError):
-        print(f"{tool}: interrupted{f'; {remark}' if remark else ''}", file=sys.stderr)
+        print(f"{called(tool)}: interrupted{f'; {remark}' if remark else ''}", file=sys.stderr)
     return stop.status if isinstance(stop, Stopped) else 130
 
 

@@ -17,6 +17,7 @@ from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
 from focalnet_backbone.checkpoints import CheckpointError
+from focalnet_backbone.configs import is_mmengine
 from focalnet_backbone.detectron2 import FocalNetCheckpointer
 from focalnet_backbone.detectron2.predict import predict
 from focalnet_backbone.detectron2.train import Run
@@ -146,6 +147,6 @@ def test_the_tool_writes_pictures_and_says_a_users_error_in_one_line(
         ("from .mask_rcnn_focalnet import set_up\nmodel = set_up()\n", False),
     ],
 )
-def test_the_tool_knows_mmengines_configs_from_lazy_ones(tool, tmp_path, content, expected):
+def test_mmengines_configs_are_known_from_lazy_ones(tmp_path, content, expected):
     (tmp_path / "config.py").write_text(content)
-    assert tool.is_mmengine(tmp_path / "config.py") == expected
+    assert is_mmengine(tmp_path / "config.py") == expected

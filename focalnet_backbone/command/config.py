@@ -1,0 +1,44 @@
+"""Write one whole config, without bases, that any tool of its framework takes.
+
+    focalnet config upernet_focalnet_tiny_lrf_160k_ade20k_512x512 > mine.py
+    focalnet config mmdet/mask_rcnn_focalnet_tiny_lrf_1x train_dataloader.batch_size=4 --out mine.py
+    focalnet config detectron2/mask_rcnn_focalnet_tiny_srf_1x.yaml SOLVER.IMS_PER_BATCH=8 > mine.yaml
+
+For mmengine it imports this package's plugin by itself, so that mmsegmentation's and mmdetection's own tools/train.py
+run it as it is. For detectron2, who reads it calls add_focalnet_config before; a LazyConfig is written as YAML.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+from focalnet_backbone.configs import is_mmengine, open_config
+from focalnet_backbone.system.command_line import fail, program
+from focalnet_backbone.system.files import whole_file
+
+
+@program("focalnet config")
+def main() -> int:
+    """Run the command line; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", metavar="CONFIG", help="a file, or the name of a config (`focalnet list configs`)")
+    parser.add_argument("values", nargs="*", metavar="KEY=VALUE", help="values that replace the config's")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write it; the standard output if not given")
+    args = parser.parse_args()
+    try:
+        config = open_config(args.config)
+        wrong = [value for value in args.values if "=" not in value]
+        if wrong:
+            raise ValueError(f"expected KEY=VALUE, got {wrong[0]}")
+        host = "openmmlab" if is_mmengine(config) else "detectron2"
+        text = import_module(f"focalnet_backbone.{host}.flat").flatten(config, args.values)
+        if args.out:
+            with whole_file(args.out) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
+        else:
+            print(text, end="")
+    except (KeyError, OSError, SyntaxError, TypeError, ValueError) as error:
+        return fail("focalnet config", error)
+    return 0

@@ -1,0 +1,44 @@
+"""A config of mmengine as one file without bases."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from focalnet_backbone import __version__
+from focalnet_backbone.openmmlab.runners import load_config
+
+PLUGIN = "focalnet_backbone.openmmlab"
+
+
+def flatten(path: Path, values: Sequence[str] = ()) -> str:
+    """The text of a config that stands alone, and imports this package's plugin.
+
+    Args:
+        path: config file.
+        values: `key=value`, which replace the config's.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no valid config.
+    """
+    cfg = load_config(path, dict(map(_parse_value, values)))
+    imports = cfg.get("custom_imports") or {}
+    wanted = [*dict.fromkeys([PLUGIN, *imports.get("imports", [])])]
+    cfg.custom_imports = {"imports": wanted, "allow_failed_imports": False}
+    opening = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or path.stem
+    comment = "\n".join(f"# {line}".rstrip() for line in opening.split("\n"))
+    return f"{comment}\n#\n# Written whole by focalnet-backbone {__version__}.\n{_format(cfg)}"
+
+
+def _parse_value(text: str) -> tuple[str, Any]:
+    key, _, value = text.partition("=")
+    return key, DictAction._parse_iterable(value)
+
+
+def _format(cfg: Config) -> str:
+    return cfg.pretty_text.rstrip("\n") + "\n"

@@ -1,0 +1,92 @@
+"""`focalnet config`: one whole config, which the frameworks' own tools take as it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mmdet
+import mmseg
+import pytest
+from detectron2.config import LazyConfig, get_cfg
+from mmengine.config import Config
+
+from focalnet_backbone.command.config import main
+from focalnet_backbone.configs import FOLDER, find_config
+from focalnet_backbone.detectron2 import add_focalnet_config, get_config
+from focalnet_backbone.sample.scenes import make_sample_dataset
+
+TOOLS = {"mmseg": Path(mmseg.__file__).parent / ".mim/tools", "mmdet": Path(mmdet.__file__).parent / ".mim/tools"}
+SMALL = {
+    "mmseg/upernet_focalnet_sample": [
+        "model.decode_head.in_channels=[8,16,32,64]",
+        "model.auxiliary_head.in_channels=32",
+    ],
+    "mmdet/mask_rcnn_focalnet_sample": ["model.neck.in_channels=[8,16,32,64]"],
+}
+
+
+def write(monkeypatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["focalnet config", *map(str, arguments)])
+    return main()
+
+
+@pytest.mark.parametrize(
+    "name", ["mmseg/upernet_focalnet_tiny_lrf_160k_ade20k_512x512.py", "mmdet/atss_focalnet_tiny_lrf_3x.py"]
+)
+def test_a_flat_config_says_what_its_bases_say(name, tmp_path, monkeypatch):
+    assert write(monkeypatch, name, "train_dataloader.batch_size=3", "--out", tmp_path / "mine.py") == 0
+    text = (tmp_path / "mine.py").read_text()
+    assert "_base_" not in text
+    expected = Config.fromfile(FOLDER / name)
+    expected.train_dataloader.batch_size = 3
+    assert Config.fromfile(tmp_path / "mine.py").to_dict() == expected.to_dict()
+    assert expected.custom_imports == {"imports": ["focalnet_backbone.openmmlab"], "allow_failed_imports": False}
+
+
+def test_a_config_that_does_not_import_the_plugin_does_once_it_is_flat(tmp_path, monkeypatch, capsys):
+    (tmp_path / "own.py").write_text('"""Mine."""\ndefault_scope = "mmseg"\nmodel = dict(type="EncoderDecoder")\n')
+    assert write(monkeypatch, tmp_path / "own.py") == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# Mine.\n")
+    assert Config.fromstring(text, ".py").custom_imports.imports == ["focalnet_backbone.openmmlab"]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_frameworks_own_tool_trains_a_flat_config_in_another_folder(name, tmp_path, monkeypatch):
+    """The tools of their wheels import no plugin before they read a config."""
+    make_sample_dataset(tmp_path / "data" / "sample", train=2, val=1, size=64)
+    loading = ("num_workers=0", "persistent_workers=False")
+    values = [f"{split}_dataloader.{value}" for split in ("train", "val") for value in loading]
+    values += ["train_cfg.max_iters=2", "train_cfg.val_interval=2", "train_dataloader.batch_size=2"]
+    values += ["model.backbone.embed_dim=8"]
+    assert write(monkeypatch, name, *values, *SMALL[name], "--out", tmp_path / "mine.py") == 0
+    # Two threads would wait for each other where there is one processor.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    tool = TOOLS[name.partition("/")[0]] / "train.py"
+    command = [sys.executable, str(tool), "mine.py", "--work-dir", "out"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert (tmp_path / "out" / "iter_2.pth").is_file()
+
+
+def test_a_flat_yaml_is_the_cfg_node(tmp_path, monkeypatch):
+    name = "mask_rcnn_focalnet_small_lrf_3x.yaml"
+    assert write(monkeypatch, name, "SOLVER.IMS_PER_BATCH=8", "--out", tmp_path / "mine.yaml") == 0
+    assert "_BASE_" not in (tmp_path / "mine.yaml").read_text()
+    cfg, expected = get_cfg(), get_config(name)
+    add_focalnet_config(cfg)
+    cfg.merge_from_file(str(tmp_path / "mine.yaml"))
+    expected.SOLVER.IMS_PER_BATCH = 8
+    assert cfg == expected
+
+
+def test_a_flat_lazy_config_is_read_back_by_detectron2(tmp_path, monkeypatch):
+    name = "detectron2/mask_rcnn_focalnet_tiny_lrf_1x.py"
+    assert write(monkeypatch, name, "train.max_iter=7", "--out", tmp_path / "mine.yaml") == 0
+    cfg = LazyConfig.load(str(tmp_path / "mine.yaml"))
+    assert cfg.train.max_iter == 7
+    assert cfg.model.backbone.bottom_up._target_ == "focalnet_backbone.detectron2.backbone.FocalNetBackbone"
+    assert cfg.model.keys() == LazyConfig.load(str(find_config(name))).model.keys()
