@@ -39,7 +39,7 @@ def write(monkeypatch, *arguments: object) -> int:
 def test_a_flat_config_says_what_its_bases_say(name, tmp_path, monkeypatch):
     assert write(monkeypatch, name, "train_dataloader.batch_size=3", "--out", tmp_path / "mine.py") == 0
     text = (tmp_path / "mine.py").read_text()
-    assert "_base_" not in text
+    assert "\n_base_ =" not in text
     expected = Config.fromfile(FOLDER / name)
     expected.train_dataloader.batch_size = 3
     assert Config.fromfile(tmp_path / "mine.py").to_dict() == expected.to_dict()
