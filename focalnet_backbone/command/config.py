@@ -11,6 +11,8 @@ run it as it is. For detectron2, who reads it calls add_focalnet_config before; 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -33,7 +35,9 @@ def main() -> int:
         if wrong:
             raise ValueError(f"expected KEY=VALUE, got {wrong[0]}")
         host = "openmmlab" if is_mmengine(config) else "detectron2"
-        text = import_module(f"focalnet_backbone.{host}.flat").flatten(config, args.values)
+        # The standard output is the config's alone, and mmengine logs there.
+        with contextlib.redirect_stdout(sys.stderr):
+            text = import_module(f"focalnet_backbone.{host}.flat").flatten(config, args.values)
         if args.out:
             with whole_file(args.out) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")

@@ -49,7 +49,7 @@ def test_a_flat_config_says_what_its_bases_say(name, tmp_path, monkeypatch):
 def test_a_config_that_does_not_import_the_plugin_does_once_it_is_flat(tmp_path, monkeypatch, capsys):
     (tmp_path / "own.py").write_text('"""Mine."""\ndefault_scope = "mmseg"\nmodel = dict(type="EncoderDecoder")\n')
     assert write(monkeypatch, tmp_path / "own.py") == 0
-    text = capsys.readouterr().out
+    text = capsys.readouterr().out  # The config alone: what mmengine says of the scope goes elsewhere.
     assert text.startswith("# Mine.\n")
     assert Config.fromstring(text, ".py").custom_imports.imports == ["focalnet_backbone.openmmlab"]
 
