@@ -70,7 +70,8 @@ def open_config(name: str | Path) -> Path:
     try:
         return find_config(str(name))
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"no config file {name}, and {error}") from None
+        also = "" if Path(name).is_absolute() else f", and {error}"
+        raise FileNotFoundError(f"no config at {name}{also}") from None
 
 
 def describe_config(path: Path) -> str:

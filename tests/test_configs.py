@@ -43,5 +43,5 @@ def test_a_users_file_goes_before_a_config_of_that_name(tmp_path, monkeypatch):
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
-    with pytest.raises(FileNotFoundError, match=r"no config file upernet_sample, .* mean 'upernet_focalnet_sample'"):
+    with pytest.raises(FileNotFoundError, match=r"no config at upernet_sample, .* mean 'upernet_focalnet_sample'"):
         open_config("upernet_sample")

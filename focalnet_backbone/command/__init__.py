@@ -1,7 +1,7 @@
 """The command `focalnet`.
 
-Each module here is a subcommand: its name with dashes for underscores, the first line of its docstring what
-`focalnet --help` says of it, and its `main` what runs. A subcommand is imported when it is called, so that help is
+Each module here with a `main` is a subcommand: its name with dashes for underscores, the first line of its docstring
+what `focalnet --help` says of it, and `main` what runs. A subcommand is imported when it is called, so that help is
 there at once and no framework is needed but the one that is used.
 """
 
@@ -21,7 +21,6 @@ _BY_HOST = {
     "train": "Train a detector or segmenter, by whichever framework its config is for.",
     "test": "Test a trained detector or segmenter on the images that its config names.",
 }
-_NO_SUBCOMMANDS = ("by_host", "openmmlab", "train_net")
 
 
 def subcommands() -> dict[str, str]:
@@ -29,8 +28,9 @@ def subcommands() -> dict[str, str]:
     found = dict(_BY_HOST)
     for module in (path for folder in __path__ for path in Path(folder).glob("[!_]*.py")):
         name = module.stem.replace("_", "-")
-        if module.stem not in _NO_SUBCOMMANDS and name not in found:
-            found[name] = module.read_text(encoding="utf-8").split('"""')[1].strip().split("\n")[0]
+        source = module.read_text(encoding="utf-8")
+        if "\ndef main(" in source and module.stem != "train_net" and name not in found:
+            found[name] = source.split('"""')[1].strip().split("\n")[0]
     return dict(sorted(found.items()))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from focalnet_backbone.command.data import add_dataset_arguments, fail_data, tell_findings
-from focalnet_backbone.command.predict import is_mmengine
+from focalnet_backbone.configs import is_mmengine, open_config
 from focalnet_backbone.data_check.findings import DataError
 from focalnet_backbone.data_check.report import Report
 from focalnet_backbone.system.command_line import fail, parse, program
@@ -20,10 +20,10 @@ TOOL = "check_data.py"
 
 EXAMPLES = """examples:
   the config of a detector of detectron2, YAML or LazyConfig, on your own data:
-    check_data.py configs/detectron2/mask_rcnn_focalnet_tiny_srf_1x.yaml \\
+    focalnet check-data mask_rcnn_focalnet_tiny_srf_1x.yaml \\
         --train-json train.json --train-images train/ --val-json val.json --val-images val/
   a config of mmsegmentation, mmdetection or mmpretrain:
-    check_data.py my_config.py --cfg-options train_dataloader.dataset.data_root=data/mine
+    focalnet check-data my_config.py --cfg-options train_dataloader.dataset.data_root=data/mine
 """
 
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="config of detectron2 or OpenMMLab")
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a file, or a name of `focalnet list configs`")
     parser.add_argument(
         "overrides", nargs="*", metavar="OVERRIDE", help="for detectron2: values that replace the config's"
     )
@@ -69,8 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_dataset_arguments(parser, "for detectron2: a dataset in COCO's format, in place of the config's")
     args = parse(parser, arguments)
     try:
-        if not args.config.is_file():
-            raise FileNotFoundError(f"no config at {args.config}")
+        args.config = open_config(args.config)
         report = _check_openmmlab(args) if is_mmengine(args.config) else _check_detectron2(args)
         if report.splits:
             print(report.table())

@@ -168,13 +168,13 @@ def test_the_config_decides_the_framework(arguments, tool, expected, run, handed
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "nowhere.py"], "focalnet train: no config file nowhere.py, and this package has no config"),
+        (["train", "nowhere.py"], "focalnet train: no config at nowhere.py, and this package has no config"),
         (["train", "mask_rcnn_focalnet_tiny_srf_1x"], "focalnet train: 'mask_rcnn_focalnet_tiny_srf_1x' may be any of"),
         (["test", "x.pth"], "focalnet test: no config among x.pth;"),
         (["test", "mask_rcnn_focalnet_sample.yaml"], "focalnet test: expected CONFIG WEIGHTS"),
         (["config", "upernet_focalnet_sample", "lr"], "focalnet config: expected KEY=VALUE, got lr"),
-        (["config", "nowhere"], "focalnet config: no config file nowhere"),
-        (["predict", "nowhere.py", "x.pth", "x.jpg", "--out", "x"], "focalnet predict: no config file nowhere.py"),
+        (["config", "nowhere"], "focalnet config: no config at nowhere"),
+        (["predict", "nowhere.py", "x.pth", "x.jpg", "--out", "x"], "focalnet predict: no config at nowhere.py"),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments, message, run, handed_on):
