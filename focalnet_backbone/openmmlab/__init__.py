@@ -4,9 +4,11 @@ A config needs one line: `custom_imports = dict(imports=["focalnet_backbone.open
 """
 
 from focalnet_backbone.openmmlab.compat import allow_runner_checkpoints, provide_operators
+from focalnet_backbone.openmmlab.loading import load_safely
 
 provide_operators()
 allow_runner_checkpoints()
+load_safely()
 
 from focalnet_backbone.openmmlab.backbone import FocalNet  # noqa: E402
 from focalnet_backbone.openmmlab.names import offer_configs  # noqa: E402

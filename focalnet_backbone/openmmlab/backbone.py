@@ -8,11 +8,12 @@ from typing import Any
 
 from mmengine.model import BaseModule, initialize
 from mmengine.registry import MODELS
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from focalnet_backbone.checkpoints import CheckpointError, load_checkpoint
 from focalnet_backbone.network import backbone
 from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.openmmlab.weights import read_weights
 
 RENAMED = {
     "use_postln": "use_post_layernorm",
@@ -146,18 +147,24 @@ def _count_with_stem(out_indices: Sequence[int] | None, stages: int) -> list[int
     """Indices that count stages from 0 as the core backbone counts them, with the stem before."""
     if out_indices is None:
         return list(range(1, stages + 1))
-    if any(not isinstance(index, int) or not 0 <= index < stages for index in out_indices):
+    if not isinstance(out_indices, Sequence) or isinstance(out_indices, str):
+        raise TypeError(f"out_indices must be a list of stages, from 0 to {stages - 1}, got {out_indices!r}")
+    if any(type(index) is not int or not 0 <= index < stages for index in out_indices):
         raise ValueError(f"out_indices must be from 0 (the first stage) to {stages - 1}, got {list(out_indices)}")
     return [index + 1 for index in out_indices]
 
 
 def _load_pretrained(model: FocalNet, checkpoint: str, prefix: str | None = None, map_location: str = "cpu") -> None:
-    from focalnet_backbone.checkpoints import load_checkpoint
-
-    source: Any = checkpoint
-    if prefix is not None:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location)
-        weights = content.get("state_dict", content)
-        prefix = prefix.rstrip(".") + "."
-        source = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    load_checkpoint(model, source)
+    named_by_mmengine = "://" in checkpoint and not checkpoint.startswith(("http://", "https://"))
+    if prefix is None and not named_by_mmengine:
+        load_checkpoint(model, checkpoint)
+        return
+    weights, _ = read_weights(checkpoint)
+    prefix = "" if prefix is None else prefix.rstrip(".") + "."
+    source = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    if not source:
+        raise CheckpointError(f"{checkpoint} has no tensor whose name begins with {prefix}")
+    try:
+        load_checkpoint(model, source)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS, MODELS, VISUALIZERS
 from mmengine.structures import BaseDataElement
 from PIL import Image, ImageDraw, ImageFont
@@ -20,6 +22,7 @@ from focalnet_backbone.features.images import load_image
 from focalnet_backbone.openmmlab.data import leaf_datasets
 from focalnet_backbone.openmmlab.runners import load_config, require
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
+from focalnet_backbone.system.devices import choose_device
 from focalnet_backbone.system.files import whole_file
 
 OPACITY = 0.6
@@ -56,10 +59,7 @@ def predict(
     _check_names(paths)
     cfg = load_config(config)
     require(cfg, "model", "test_dataloader")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"there is no GPU for device {device}")
-    model, meta = load_model(cfg, weights, device)
+    model, meta = load_model(cfg, weights, str(choose_device(device)))
     pipeline = _build_pipeline(cfg)
     out_dir = Path(out_dir)
     written = []
@@ -87,7 +87,7 @@ def load_model(cfg: Config, weights: str | Path, device: str) -> tuple[nn.Module
     model = MODELS.build(cfg.model)
     check_fit(model, tensors, weights)
     model.load_state_dict(tensors, strict=False)
-    return model.to(device).eval(), _dataset_meta(cfg, info)
+    return model.to(device).eval(), _dataset_meta(cfg, model, info, weights)
 
 
 def _check_names(paths: list[Path]) -> None:
@@ -101,16 +101,59 @@ def _check_names(paths: list[Path]) -> None:
         stems[path.stem] = path
 
 
-def _dataset_meta(cfg: Config, info: dict[str, Any]) -> dict[str, Any]:
-    """Class names and colours: mmengine's checkpoints have them, the release's older ones in capitals."""
-    meta = info.get("dataset_meta") or {key.lower(): info[key] for key in ("CLASSES", "PALETTE") if info.get(key)}
-    if not meta.get("classes"):
-        dataset = next(leaf_datasets(cfg.test_dataloader.dataset))
-        with DATASETS.switch_scope_and_registry(None) as registry:
-            meta = {**registry.get(dataset["type"]).METAINFO, **dataset.get("metainfo", {})}
-    classes = meta["classes"]
-    palette = meta.get("palette") or np.random.default_rng(0).integers(0, 256, (len(classes), 3)).tolist()
-    return {**meta, "classes": classes, "palette": palette}
+def _dataset_meta(cfg: Config, model: nn.Module, info: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """Names and colours of the model's classes: the checkpoint's, else the config's, else their numbers.
+
+    mmengine's checkpoints have them, the release's older ones in capitals. What does not fit the model is left out.
+    """
+    dataset = next(leaf_datasets(cfg.test_dataloader.dataset))
+    with DATASETS.switch_scope_and_registry(None) as registry:
+        configured = {**registry.get(dataset["type"]).METAINFO, **dataset.get("metainfo", {})}
+    older = {key.lower(): info[key] for key in ("CLASSES", "PALETTE") if info.get(key)}
+    saved = info.get("dataset_meta") or older
+    count = _count_classes(model)
+    for meta in (saved, configured):
+        classes = meta.get("classes") if isinstance(meta, Mapping) else None
+        if _are_names(classes) and count in (None, len(classes)):
+            return {**meta, "classes": classes, "palette": _palette(meta.get("palette"), len(classes))}
+        if meta is saved and saved:
+            print_log(
+                f"{source} names other classes than the {count or ''} of the model; the config's are taken",
+                "current",
+                logging.WARNING,
+            )
+    names = [f"class {index}" for index in range(count or 0)]
+    return {"classes": names, "palette": _palette(None, len(names))}
+
+
+def _count_classes(model: nn.Module) -> int | None:
+    """The number of classes that a model tells apart; None if its head is of a kind that does not say so."""
+    for path in ("decode_head", "bbox_head", "roi_head.bbox_head", "panoptic_head"):
+        head = model
+        for name in path.split("."):
+            head = getattr(head, name, None)
+        if isinstance(head, nn.ModuleList) and len(head):
+            head = head[-1]
+        count = getattr(head, "num_classes", None)
+        if isinstance(count, int) and count > 0:
+            return count
+    return None
+
+
+def _are_names(classes: Any) -> bool:
+    return isinstance(classes, list | tuple) and len(classes) > 0 and all(isinstance(name, str) for name in classes)
+
+
+def _palette(colours: Any, count: int) -> list[tuple[int, int, int]]:
+    """RGB colours of the classes; of its own if what is given is none, or not one a class."""
+
+    def is_colour(colour: Any) -> bool:
+        values = list(colour) if isinstance(colour, list | tuple) else []
+        return len(values) == 3 and all(isinstance(value, int) and 0 <= value <= 255 for value in values)
+
+    if not isinstance(colours, list | tuple) or len(colours) < count or not all(map(is_colour, colours)):
+        colours = np.random.default_rng(0).integers(0, 256, (count, 3)).tolist()
+    return [tuple(colour) for colour in colours[:count]]
 
 
 def _build_pipeline(cfg: Config) -> Compose:

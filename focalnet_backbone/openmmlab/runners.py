@@ -20,7 +20,7 @@ import focalnet_backbone.openmmlab  # noqa: F401  (operators, safe checkpoints a
 from focalnet_backbone.openmmlab.backbone import FocalNet
 from focalnet_backbone.openmmlab.data import leaf_datasets, name_damaged_files
 from focalnet_backbone.openmmlab.resume import latest_checkpoint
-from focalnet_backbone.openmmlab.weights import check_fit, read_weights
+from focalnet_backbone.openmmlab.weights import check_fit, check_numbers, check_resumable, read_weights
 
 CheckData: TypeAlias = Callable[[Config, tuple[str, ...]], None]
 
@@ -93,15 +93,17 @@ def build_training_runner(
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(f"--auto-scale-lr needs auto_scale_lr.base_batch_size in {config}")
         cfg.auto_scale_lr.enable = True
-    if resume:
-        checkpoint = latest_checkpoint(cfg.work_dir) if resume == "auto" else Path(resume)
-        if checkpoint is not None:
-            read_weights(checkpoint)
-            cfg.load_from = str(checkpoint)
-        cfg.resume = True
+    _choose_start(cfg, resume)
+    start = None
+    if cfg.get("load_from"):
+        start, _ = read_weights(cfg.load_from)
+        if cfg.get("resume"):
+            check_resumable(cfg.load_from)
     _save_for_exact_resume(cfg)
     check_channels(cfg.model)
     runner = _build(cfg)
+    if start is not None:
+        check_numbers(runner.model, start, cfg.load_from)
     # What mmengine would build when training starts: a mistake in it is one of the config, too.
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     _ = runner.train_loop, runner.val_loop
@@ -268,6 +270,17 @@ def _replace_type(part: object, old: str, new: str) -> int:
     if found:
         part["type"] = new
     return found + sum(_replace_type(value, old, new) for value in part.values())
+
+
+def _choose_start(cfg: Config, resume: str | None) -> None:
+    """Set `load_from` and `resume` to what a training starts from: a checkpoint, or "auto" for the last one."""
+    if resume not in (None, "auto"):
+        cfg.load_from, cfg.resume = resume, True
+    elif resume == "auto" or (cfg.get("resume") and not cfg.get("load_from")):
+        last = latest_checkpoint(cfg.work_dir)
+        cfg.resume = last is not None
+        if last is not None:
+            cfg.load_from = str(last)
 
 
 def _save_for_exact_resume(cfg: Config) -> None:

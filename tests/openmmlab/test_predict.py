@@ -101,7 +101,7 @@ def test_mistakes_are_errors_that_name_the_file(trained, config, photo, tmp_path
     with pytest.raises(ValueError, match=r"photo\.png"):
         run(images=(tmp_path / "other" / "photo.png",))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="no GPU for device cuda:0"):
+    with pytest.raises(ValueError, match=r"no GPU\), got 'cuda:0'"):
         predict(config, trained.checkpoint, [photo], tmp_path / "out", device="cuda:0")
     with pytest.raises(CheckpointError, match=r"photo\.jpg is not a weight file"):
         run(weights=photo)
