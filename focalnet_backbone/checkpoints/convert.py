@@ -20,6 +20,7 @@ from focalnet_backbone.checkpoints.report import summarise
 from focalnet_backbone.checkpoints.save import save_transformers, save_weights
 from focalnet_backbone.checkpoints.sources import open_source
 from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.system.command_line import printable
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class ConversionReport:
     def __str__(self) -> str:
         left_out = f", left out {len(self.left_out)} ({summarise(self.left_out)})" if self.left_out else ""
         written = f"wrote {len(self.converted)} tensors to {self.path} ({self.target} format)"
-        return f"{self.source} ({self.format} format): {written}{left_out}"
+        return printable(f"{self.source} ({self.format} format): {written}{left_out}")
 
 
 def convert_checkpoint(

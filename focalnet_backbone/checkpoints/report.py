@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from focalnet_backbone.system.command_line import printable
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -43,7 +45,7 @@ class LoadReport:
         if self.not_built:
             parts.append(f"left out {len(self.not_built)} of stages after the last map ({summarise(self.not_built)})")
         parts += [f"differs in {difference}" for difference in self.differs]
-        return ", ".join(parts)
+        return printable(", ".join(parts))
 
 
 def summarise(names: Iterable[str], limit: int = 4) -> str:

@@ -35,6 +35,7 @@ from focalnet_backbone.benchmark.cases import MEASURES
 from focalnet_backbone.benchmark.contenders import missing_peers
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.devices import choose_device
 from focalnet_backbone.system.files import whole_file
 
 
@@ -90,11 +91,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def make_cases(args: argparse.Namespace) -> list[Case]:
     """Every variant at every size and batch size."""
-    device = torch.device(args.device)
+    device = choose_device(args.device)
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"--device must be cpu or cuda, got {args.device}")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda, but PyTorch sees no GPU")
     settings = {"device": device, "dtype": getattr(torch, args.dtype), "rounds": args.rounds, "seconds": args.seconds}
     configs = {name: FocalNetConfig.from_variant(name, **dict(args.set)) for name in args.variants}
     return [

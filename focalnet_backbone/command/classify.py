@@ -15,7 +15,8 @@ import argparse
 from focalnet_backbone.features.images import load_image
 from focalnet_backbone.models.classify import load_classifier, top_classes
 from focalnet_backbone.network.variants import list_variants
-from focalnet_backbone.system.command_line import fail, positive
+from focalnet_backbone.system.command_line import fail, positive, printable
+from focalnet_backbone.system.devices import choose_device
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,8 +34,9 @@ def main() -> int:
     """Run the command line; returns its exit status."""
     args = parse_args()
     try:
+        device = choose_device(args.device)
         model, processor = load_classifier(args.variant, args.weights)
-        model.to(args.device)
+        model.to(device)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         return fail("classify.py", error)
     status = 0
@@ -45,7 +47,7 @@ def main() -> int:
             fail("classify.py", error)
             status = 1
             continue
-        print(path)
+        print(printable(path))
         for name, probability in classes:
-            print(f"  {probability:6.1%}  {name}")
+            print(f"  {probability:6.1%}  {printable(name)}")
     return status

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.configs import is_mmengine, open_config
-from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.command_line import fail, printable
 
 
 def main() -> int:
@@ -36,5 +36,5 @@ def main() -> int:
         written = predict(config, args.weights, args.images, args.out, device=args.device)
     except (CheckpointError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError) as error:
         return fail("predict.py", error)
-    print(f"wrote {', '.join(map(str, written))}")
+    print(f"wrote {', '.join(map(printable, written))}")
     return 0

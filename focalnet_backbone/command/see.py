@@ -39,6 +39,7 @@ from focalnet_backbone.system.command_line import (
     printable,
     program,
 )
+from focalnet_backbone.system.devices import choose_device
 from focalnet_backbone.system.outputs import claim, result_file
 
 DRAW = {"gates": draw_gates, "modulator": draw_modulators}
@@ -109,9 +110,8 @@ def main() -> int:
     try:
         outputs = plan_pictures(args, note_failure)
         torch.manual_seed(args.seed)
-        model = open_backbone(args.variant, args.weights).to(
-            args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        )
+        device = choose_device(args.device)
+        model = open_backbone(args.variant, args.weights).to(device)
         # Also when they are not to be drawn: this finds a stage or block that there is not.
         stages = args.stage or range(1, len(model.layers) + 1)
         kernels = {stage: read_kernels(model, stage, args.block) for stage in stages}

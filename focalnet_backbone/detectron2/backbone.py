@@ -70,10 +70,15 @@ class FocalNetBackbone(FocalNet, Backbone):
         return {"size_divisibility": self.size_divisibility}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each feature map, by name."""
-        return {
-            name: ShapeSpec(channels=channels, stride=self.strides[name]) for name, channels in self.channels.items()
-        }
+        """Channels and stride of each feature map, by name. What asks for a map that there is not is told so."""
+        return _Maps(
+            (name, ShapeSpec(channels=channels, stride=self.strides[name])) for name, channels in self.channels.items()
+        )
+
+
+class _Maps(dict[str, ShapeSpec]):
+    def __missing__(self, name: str) -> ShapeSpec:
+        raise KeyError(f"the backbone gives no map {name!r}, but {', '.join(self)}")
 
 
 def to_stage_name(name: str) -> str:
@@ -144,6 +149,13 @@ def _build_fpn(cfg: CfgNode, bottom_up: FocalNetBackbone, top_block: nn.Module) 
 
 
 def _given_names(backbone: FocalNetBackbone, names: Sequence[str]) -> list[str]:
-    """The names under which a backbone gives maps, for either of the two that each has."""
+    """The names under which a backbone gives the maps that `MODEL.FPN.IN_FEATURES` wants, by either name of each."""
     given = {to_stage_name(name): name for name in backbone.out_features}
-    return [given.get(to_stage_name(name), name) for name in names]
+    unknown = [name for name in names if to_stage_name(name) not in given]
+    if unknown or not names:
+        found = f"has {', '.join(map(repr, unknown))}" if unknown else "is empty"
+        raise ValueError(
+            f"MODEL.FPN.IN_FEATURES {found}, but the backbone gives {', '.join(backbone.out_features)} "
+            "(MODEL.FOCALNET.OUT_FEATURES)"
+        )
+    return [given[to_stage_name(name)] for name in names]

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
-from torch import nn
+from torch import Tensor, nn
 
 from focalnet_backbone.checkpoints import CheckpointError, load_checkpoint
 from focalnet_backbone.checkpoints.download import download
 from focalnet_backbone.checkpoints.files import read_file
+from focalnet_backbone.checkpoints.formats import check_finite
 from focalnet_backbone.network.backbone import FocalNet
 from focalnet_backbone.system.files import whole_file
 
@@ -85,6 +87,8 @@ class FocalNetCheckpointer(Checkpointer):
         path = os.path.expanduser(path)
         if path.startswith(("http://", "https://")):
             path = str(download(path))
+        elif "://" in path:
+            path = _fetch(path)
         if not path or os.path.isfile(path):
             return super().load(path, checkpointables)
         if self.require_all:
@@ -103,14 +107,19 @@ class FocalNetCheckpointer(Checkpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         """Fit the backbone's tensors by `load_checkpoint`, and give the others to detectron2."""
         filename = checkpoint.pop("file")
-        saved = {name.removeprefix("module."): value for name, value in checkpoint["model"].items()}
+        saved = {str(name).removeprefix("module."): value for name, value in checkpoint["model"].items()}
         try:
+            check_finite(self.model, saved)
             load_checkpoint(self.backbone, saved)
         except CheckpointError as error:
             raise CheckpointError(f"{filename}: {error}") from error
         ours = self.model.state_dict()
         prefix = f"{self.backbone_name}." if self.backbone_name else ""
-        others = {name: tensor for name, tensor in saved.items() if name in ours and not name.startswith(prefix)}
+        others = {
+            name: tensor
+            for name, tensor in saved.items()
+            if name in ours and not name.startswith(prefix) and isinstance(tensor, Tensor)
+        }
         backbone = {prefix + name: tensor for name, tensor in self.backbone.state_dict().items()}
         checkpoint["model"] = {**others, **backbone}
         incompatible = super()._load_model(checkpoint)
@@ -122,3 +131,11 @@ class FocalNetCheckpointer(Checkpointer):
             )
         # That weights of a backbone alone leave the heads as they are needs no warning a tensor.
         return incompatible if others else None
+
+
+def _fetch(path: str) -> str:
+    """The local copy of a file that detectron2's path manager knows, as by `detectron2://`."""
+    try:
+        return PathManager.get_local_path(path)
+    except Exception as error:  # of any handler, some of which use other packages
+        raise CheckpointError(f"{path} cannot be had: {error}") from error

@@ -14,7 +14,10 @@ import torch
 from detectron2.data import DatasetFromList
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from focalnet_backbone.features.images import check_photo
 
 
 def derive_seed(*numbers: int) -> int:
@@ -52,6 +55,22 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
                 yield waiting.pop(self.groups[index])
 
 
+class PhotosOnly:
+    """A mapper that is given nothing but photos, as its image library would open anything.
+
+    Args:
+        mapper: turns detectron2's dict of an image into what the model takes.
+    """
+
+    def __init__(self, mapper: Callable[[dict], Any]) -> None:
+        self.mapper = mapper
+
+    def __call__(self, sample: dict) -> Any:
+        """What the mapper makes of an image. Raises `ValueError` if the file is no photo."""
+        check_photo(sample["file_name"])
+        return self.mapper(sample)
+
+
 class SeededDataset(Dataset):
     """Mapped images by `(position, index)`, with augmentations drawn from the run's seed, the rank and the position.
 
@@ -63,7 +82,7 @@ class SeededDataset(Dataset):
 
     def __init__(self, dicts: list[dict], mapper: Callable[[dict], Any], seed: int) -> None:
         self.dicts = DatasetFromList(dicts, copy=False)
-        self.mapper = mapper
+        self.mapper = PhotosOnly(mapper)
         self.seed = seed
         self.rank = comm.get_rank()
 
@@ -75,7 +94,7 @@ class SeededDataset(Dataset):
         sample = self.dicts[index]
         try:
             return self.mapper(sample)
-        except (OSError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
             raise ValueError(f"cannot train on {sample['file_name']}: {error}") from error
 
 

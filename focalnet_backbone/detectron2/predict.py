@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,11 +16,12 @@ from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image
 from tqdm import tqdm
 
-from focalnet_backbone.checkpoints.files import read_file
+from focalnet_backbone.checkpoints.sources import open_source
 from focalnet_backbone.detectron2.checkpoint import FocalNetCheckpointer
 from focalnet_backbone.detectron2.jobs import Job, load_job
-from focalnet_backbone.detectron2.train import build_model
+from focalnet_backbone.detectron2.train import build_model, saved_categories
 from focalnet_backbone.features.images import load_image
+from focalnet_backbone.system.devices import choose_device
 from focalnet_backbone.system.files import whole_file
 
 logger = logging.getLogger(__name__)
@@ -62,9 +63,8 @@ def predict(
     """
     paths = check_images(images, Path(out_dir))
     overrides = {"yaml": "MODEL.DEVICE {}", "yml": "MODEL.DEVICE {}"}.get(Path(config).suffix[1:], "train.device={}")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    job = load_job(config, overrides.format(device).split())
-    categories = _read_categories(Path(weights))
+    job = load_job(config, overrides.format(choose_device(device)).split())
+    categories = saved_categories(open_source(weights).checkpoint, weights)
     if categories:
         job.set_classes(len(categories))
     model = build_model(job).eval()
@@ -100,13 +100,6 @@ def check_images(images: Sequence[str | Path], out_dir: Path) -> list[Path]:
             raise ValueError(f"the picture of {path} would be written over it; name another folder than {out_dir}")
         stems[path.stem] = path
     return paths
-
-
-def _read_categories(weights: Path) -> list[dict]:
-    """The classes that a checkpoint was trained on; empty if it does not tell."""
-    checkpoint = read_file(weights)
-    run = checkpoint.get("run", {}) if isinstance(checkpoint, Mapping) else {}
-    return run.get("categories", [])
 
 
 def _describe_classes(categories: list[dict], job: Job) -> Metadata:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
 
+from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.files import read_file
 from focalnet_backbone.detectron2.checkpoint import FocalNetCheckpointer
 from focalnet_backbone.detectron2.datasets import categories_of
@@ -45,6 +46,36 @@ class Run:
     def state_dict(self) -> dict[str, Any]:
         """What the checkpoints hold of it."""
         return asdict(self)
+
+
+def saved_categories(checkpoint: Any, source: str | Path) -> list[dict]:
+    """The classes that a checkpoint was trained on; empty if it does not tell.
+
+    Raises `CheckpointError`, which names the source, if what it tells is not `{"id": int, "name": str}` of each.
+    """
+    run = checkpoint.get("run") if isinstance(checkpoint, Mapping) else None
+    categories = run.get("categories", []) if isinstance(run, Mapping) else []
+    fields = {"id": int, "name": str}
+    right = isinstance(categories, list) and all(
+        isinstance(category, Mapping) and all(isinstance(category.get(key), kind) for key, kind in fields.items())
+        for category in categories
+    )
+    if not right or len({category["id"] for category in categories}) < len(categories):
+        raise CheckpointError(f"{source} does not tell its classes (run.categories) as an id and a name of each")
+    return categories
+
+
+def _check_resumable(saved: Mapping[str, Any], source: str | Path) -> None:
+    """Raise `CheckpointError` unless a checkpoint is one of this trainer's, to go on from."""
+    if "run" not in saved:
+        raise ValueError(f"{source} is not of this trainer, which cannot resume it")
+    saved_categories(saved, source)
+    run = saved["run"]
+    numbers = [run.get(key) if isinstance(run, Mapping) else None for key in ("seed", "batch_size", "processes")]
+    if not all(isinstance(number, int) for number in (saved.get("iteration"), *numbers)):
+        raise CheckpointError(f"{source} cannot be gone on from: it lacks whole numbers in iteration or run")
+    if not isinstance(saved.get("trainer"), Mapping) or "categories" not in run:
+        raise CheckpointError(f"{source} cannot be gone on from: it lacks the trainer's state or the classes")
 
 
 class SeedEachIteration(HookBase):
@@ -140,8 +171,8 @@ def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
     checkpointer = FocalNetCheckpointer(model, job.output_dir)
     resuming = checkpointer.require_all = checkpointer.has_checkpoint()
     saved = checkpointer.resume_or_load(job.weights, resume=resume)
-    if resuming and "run" not in saved:
-        raise ValueError(f"{checkpointer.get_checkpoint_file()} is not of this trainer, which cannot resume it")
+    if resuming:
+        _check_resumable(saved, checkpointer.get_checkpoint_file())
     start_iter = saved["iteration"] + 1 if resuming else 0
     if len(set(comm.all_gather(start_iter))) > 1:
         raise ValueError(f"not all processes see the checkpoints in {job.output_dir}; the machines must share it")
@@ -192,7 +223,7 @@ def evaluate_weights(job: Job, *, last: bool = False) -> dict[str, Any]:
     saved = checkpointer.load(path)
     for name in job.test_names:
         DatasetCatalog.get(name)
-        if "run" in saved and saved["run"]["categories"] != categories_of(name):
+        if "run" in saved and saved_categories(saved, path) != categories_of(name):
             raise ValueError(f"{path} was trained on other classes than {name} has")
     return evaluate(job, model)
 

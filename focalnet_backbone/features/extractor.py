@@ -27,6 +27,7 @@ from focalnet_backbone.features.pyramid import FeaturePyramid
 from focalnet_backbone.network.backbone import FocalNet
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.system.command_line import is_out_of_memory
+from focalnet_backbone.system.devices import choose_device
 from focalnet_backbone.system.interruption import leave_interrupts_to_parent
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -69,7 +70,7 @@ class FeatureExtractor:
             raise TypeError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype!r}")
         if isinstance(model_or_variant, str):
             model = _build(model_or_variant, weights, out_features)
-            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+            device = choose_device(device)
         elif isinstance(model_or_variant, FocalNet):
             model = model_or_variant
             if out_features is not None and list(out_features) != model.out_features:
@@ -78,6 +79,7 @@ class FeatureExtractor:
                 load_checkpoint(model, weights)
         else:
             raise TypeError(f"expected a variant's name or a FocalNet, got {type(model_or_variant).__name__}")
+        device = None if device is None else choose_device(device)
         self.model = model.to(device=device, dtype=dtype).eval()
         self.max_size = max_size
         self.fpn = None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -23,6 +25,8 @@ ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray | Tensor"
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+PHOTO_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of what is opened as an image, whatever a file's name says; for others, Pillow starts programs."""
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 # What brings an image upright, by its EXIF orientation.
@@ -98,10 +102,32 @@ def load_image(path: str | Path) -> Tensor:
     if not path.is_file():  # Which may wait for what never comes.
         raise ValueError(f"{path} is no file that could be read as an image")
     try:
-        with Image.open(path) as image:
-            return _pil_to_rgb(image)
+        with warnings.catch_warnings():
+            # Images beyond twice the size of this warning are refused.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=photo_formats()) as image:
+                return _pil_to_rgb(image)
     except Exception as error:  # on damaged files, Pillow's readers pass on whatever they meet
         raise ValueError(f"cannot read {path} as an image: {error}") from error
+
+
+def check_photo(path: str | Path) -> None:
+    """Raise `ValueError` if a file is of none of `PHOTO_FORMATS`, by its first bytes, for those who let others open it.
+
+    Raises `OSError` if it cannot be read.
+    """
+    with open(path, "rb") as file:
+        start = file.read(16)
+    readers = [Image.OPEN[kind][1] for kind in photo_formats()]
+    if not any(accepts is not None and accepts(start) for accepts in readers):
+        raise ValueError(f"{path} is no photo: what is in it is none of {', '.join(PHOTO_FORMATS)}")
+
+
+@functools.cache
+def photo_formats() -> tuple[str, ...]:
+    """For Pillow's `open`: those of `PHOTO_FORMATS` that this Pillow reads."""
+    Image.init()
+    return tuple(kind for kind in PHOTO_FORMATS if kind in Image.OPEN)
 
 
 def to_rgb(image: ImageLike) -> Tensor:

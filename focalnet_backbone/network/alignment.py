@@ -7,6 +7,9 @@ from typing import Any
 
 from focalnet_backbone.system.numbers import as_int, is_int
 
+MOST_LABELS = 1_000_000
+"""What no classifier tells apart; naming them would keep the machine busy for long."""
+
 
 def align_outputs(names: Sequence[str], features: Any, indices: Any) -> tuple[list[str], list[int]]:
     """`out_features` and `out_indices` from either of them, in the network's order; with neither, the last map.
@@ -70,6 +73,8 @@ def align_labels(num_labels: Any, id2label: Any, label2id: Any) -> tuple[int, di
             raise ValueError(f"label2id must give each class an index of its own, got {label2id!r}")
     if id2label is None:
         num_labels = as_int("num_labels", 2 if num_labels is None else num_labels, minimum=0)
+        if num_labels > MOST_LABELS:
+            raise ValueError(f"num_labels must be at most {MOST_LABELS}, got {num_labels}")
         id2label = {i: f"LABEL_{i}" for i in range(num_labels)}
     if not all(str(index).isdecimal() for index in id2label):
         raise ValueError(f"id2label must have class indices for keys, got {id2label!r}")

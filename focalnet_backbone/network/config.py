@@ -18,6 +18,8 @@ from focalnet_backbone.system.switches import check_switch
 
 ACTIVATIONS = ("gelu", "relu", "selu", "gelu_new")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+MOST = {"depths": 1000, "focal_levels": 100, "focal_windows": 1001}
+"""What no stage has more of; building it would keep the machine busy for long before it failed."""
 PER_STAGE_DEFAULTS = {"focal_levels": 2, "focal_windows": 3}
 CONFIG_FILE = "config.json"
 
@@ -275,13 +277,13 @@ class FocalNetConfig:
         self.image_size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else int(sides[0])
 
     def _check_stages(self) -> None:
-        self.depths = as_ints("depths", self.depths, 1)
+        self.depths = as_ints("depths", self.depths, 1, MOST["depths"])
         stages = len(self.depths)
         if stages == 0:
             raise ValueError("depths must have at least one stage, got []")
         for name, default in PER_STAGE_DEFAULTS.items():
             value = getattr(self, name)
-            value = [default] * stages if value is None else as_ints(name, value, 1)
+            value = [default] * stages if value is None else as_ints(name, value, 1, MOST[name])
             if len(value) != stages:
                 raise ValueError(f"{name} must have one entry a stage ({stages}, as depths has), got {value}")
             setattr(self, name, value)

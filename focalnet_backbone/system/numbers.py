@@ -35,8 +35,8 @@ def as_float(name: str, value: Any, *, low: float = 0.0, high: float = float("in
     return float(value)
 
 
-def as_ints(name: str, value: Any, minimum: int) -> list[int]:
-    """The values, one a stage, as a list of ints. Raises as `as_int` does."""
+def as_ints(name: str, value: Any, minimum: int, maximum: float = float("inf")) -> list[int]:
+    """The values, one a stage, as a list of ints. Raises as `as_int` does, also above the maximum."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a list of ints, one a stage, got {value!r}")
     value = list(value)
@@ -45,4 +45,6 @@ def as_ints(name: str, value: Any, minimum: int) -> list[int]:
             raise TypeError(f"{name} must be a list of ints, one a stage, got {value!r}")
         if item < minimum:
             raise ValueError(f"every entry of {name} must be at least {minimum}, got {value}")
+        if item > maximum:
+            raise ValueError(f"every entry of {name} must be at most {maximum}, got {value}")
     return [int(item) for item in value]

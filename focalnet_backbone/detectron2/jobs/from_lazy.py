@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from focalnet_backbone.detectron2.jobs.job import Job, first_line
-from focalnet_backbone.detectron2.loader import build_train_loader
+from focalnet_backbone.detectron2.loader import PhotosOnly, build_train_loader
 
 
 class LazyJob(Job):
@@ -139,7 +139,7 @@ class LazyJob(Job):
         """`dataloader.test`, with the dataset of that name."""
         config = copy.deepcopy(self.cfg.dataloader.test)
         config.dataset.names = name
-        return instantiate(config)
+        return instantiate({**config, "mapper": PhotosOnly(self.test_mapper())})
 
     def evaluator(self, name: str) -> COCOEvaluator:
         """`dataloader.evaluator`, writing into `inference` of the output folder."""

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from focalnet_backbone.detectron2.config import add_focalnet_config
 from focalnet_backbone.detectron2.jobs.job import Job, first_line
-from focalnet_backbone.detectron2.loader import build_train_loader, detr_crop
+from focalnet_backbone.detectron2.loader import PhotosOnly, build_train_loader, detr_crop
 
 
 class YamlJob(Job):
@@ -158,7 +158,7 @@ class YamlJob(Job):
 
     def test_loader(self, name: str) -> DataLoader:
         """detectron2's loader of a dataset for testing."""
-        return build_detection_test_loader(self.cfg, name)
+        return build_detection_test_loader(self.cfg, name, mapper=PhotosOnly(self.test_mapper()))
 
     def evaluator(self, name: str) -> COCOEvaluator:
         """COCO's evaluation, writing into `inference` of the output folder."""
@@ -177,10 +177,18 @@ def load_yaml(config: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg()
     add_focalnet_config(cfg)
     try:
-        cfg.merge_from_file(str(config))
+        cfg.merge_from_file(str(config), allow_unsafe=False)
+    except yaml.constructor.ConstructorError as error:
+        # The mark names the file, which may be a base of this one.
+        raise ValueError(
+            f"{config} is not YAML of plain data, as configs must be: {error.problem}{error.problem_mark}; write the "
+            "value itself"
+        ) from error
     except yaml.YAMLError as error:
         raise ValueError(f"{config} is not valid YAML: {error}") from error
-    except (AssertionError, KeyError, ValueError) as error:
+    except RecursionError as error:
+        raise ValueError(f"{config} contains itself, maybe by its _BASE_") from error
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{config}: {first_line(error)}") from error
     if len(overrides) % 2:
         raise ValueError(f"overrides must be pairs of a key and a value, got {' '.join(overrides)}")

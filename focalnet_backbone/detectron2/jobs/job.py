@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.evaluation import COCOEvaluator
 from detectron2.solver import LRMultiplier
 from torch import nn
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from focalnet_backbone.detectron2.datasets import CocoDataset, check_registered, register
+from focalnet_backbone.system.devices import choose_device
 
 
 class Job(ABC):
@@ -159,8 +159,10 @@ class Job(ABC):
         if not needed:
             raise ValueError("the config names no dataset")
         check_registered(needed)
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"the config asks for device {self.device}, but there is no GPU; {self.device_hint}")
+        try:
+            choose_device(self.device)
+        except ValueError as error:
+            raise ValueError(f"of the config, {error}; {self.device_hint}") from error
 
 
 def first_line(error: Exception) -> str:

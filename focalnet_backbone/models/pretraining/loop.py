@@ -25,6 +25,7 @@ from focalnet_backbone.models.pretraining.picture import draw_reconstructions
 from focalnet_backbone.models.pretraining.recipe import Recipe
 from focalnet_backbone.models.pretraining.state import TrainingState
 from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.system.devices import choose_device
 from focalnet_backbone.system.files import whole_file
 from focalnet_backbone.system.interruption import leave_interrupts_to_parent, stop_signals
 
@@ -182,7 +183,7 @@ def _over_processes(loss: Tensor, stopping: bool) -> tuple[float, bool]:
 @contextlib.contextmanager
 def _process_group(device: str | None) -> Iterator[tuple[torch.device, int, int]]:
     """Join the processes that torchrun started, if it did: device, rank and number of processes."""
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = choose_device(device)
     # As torchrun leaves the environment; other launchers may set one of the two alone.
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield device, 0, 1

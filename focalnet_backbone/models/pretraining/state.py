@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.files import read_file
+from focalnet_backbone.checkpoints.formats import check_finite
 from focalnet_backbone.models.masked_modeling import FocalNetForMaskedImageModeling
 from focalnet_backbone.models.pretraining.data import derive_seed
 from focalnet_backbone.models.pretraining.recipe import AMP_TYPES, Recipe
@@ -93,15 +94,19 @@ class TrainingState:
         state = read_file(path)
         if not isinstance(state, dict) or "identity" not in state:
             raise CheckpointError(f"{path} is not the checkpoint of a pretraining run")
-        found = state["identity"]
+        found = state["identity"] if isinstance(state["identity"], dict) else {}
         differing = [name for name in self.identity if found.get(name) != self.identity[name]]
         if differing:
             details = ", ".join(f"{n} (was {found.get(n)}, is {self.identity[n]})" for n in differing if n != "model")
             raise ValueError(f"{path} is of a different run: {details or 'the model differs'}")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.step = state["step"]
+        try:
+            check_finite(self.model, state["model"])
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.step = int(state["step"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is a damaged checkpoint of a pretraining run: {error}") from error
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
