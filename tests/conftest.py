@@ -88,3 +88,16 @@ def refused(capsys) -> Callable[[str, str], AbstractContextManager[None]]:
         assert re.match(rf"{tool}: .*{message}", capsys.readouterr().err.splitlines()[-1])
 
     return check
+
+
+@pytest.fixture
+def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that appears if an image library starts Ghostscript."""
+    marker, programs = tmp_path / "program_was_run", tmp_path / "programs"
+    programs.mkdir()
+    for name in ("gs", "gswin64c", "gswin32c"):
+        (programs / name).write_text(f'#!/bin/sh\necho "$@" >> "{marker}"\nexit 1\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # Pillow looks for it once a process.
+    return marker

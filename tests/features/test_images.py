@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -11,8 +12,18 @@ import skimage.data
 import torch
 from PIL import Image
 
-from focalnet_backbone.features.images import find_images, group_by_size, limit_size, load_image, normalize, to_rgb
+from focalnet_backbone.features.images import (
+    PHOTO_FORMATS,
+    check_photo,
+    find_images,
+    group_by_size,
+    limit_size,
+    load_image,
+    normalize,
+    to_rgb,
+)
 
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
 PHOTO = skimage.data.chelsea()[:40, :60]
 
 
@@ -176,3 +187,40 @@ def test_a_file_that_is_no_whole_image_is_named(tmp_path, content):
 def test_a_wrong_image_is_named(image, error, message):
     with pytest.raises(error, match=message):
         to_rgb(image)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".eps", ".png"])
+def test_no_program_is_started_for_a_photo_that_is_none(tmp_path, ghostscript, suffix):
+    (tmp_path / f"photo{suffix}").write_bytes(POSTSCRIPT)
+    with pytest.raises(ValueError, match=f"photo{suffix}"):
+        load_image(tmp_path / f"photo{suffix}")
+    with pytest.raises(ValueError, match=f"photo{suffix} is no photo"):
+        check_photo(tmp_path / f"photo{suffix}")
+    assert not ghostscript.exists()
+
+
+@pytest.mark.parametrize("kind", PHOTO_FORMATS)
+def test_every_format_that_photos_come_in_is_opened_whatever_the_name_says(tmp_path, kind):
+    path = tmp_path / "photo.img"
+    options = {"save_all": True, "append_images": [Image.fromarray(PHOTO[::-1])]} if kind == "MPO" else {}
+    Image.fromarray(PHOTO).save(path, kind, **options)
+    check_photo(path)
+    assert load_image(path).shape == (3, 40, 60)
+
+
+@pytest.mark.parametrize("kind", sorted({"PCX", "TGA", "ICO", "SGI", "DDS", "PDF", "EPS"}))
+def test_other_formats_are_refused_by_name(tmp_path, kind):
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(PHOTO).save(path, kind)
+    with pytest.raises(ValueError, match=r"photo\.jpg"):
+        load_image(path)
+
+
+def test_an_image_that_would_fill_the_memory_is_refused_in_one_line(tmp_path, recwarn):
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", len(header)) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT")
+    with pytest.raises(ValueError, match=r"bomb\.png.*exceeds limit") as error:
+        load_image(tmp_path / "bomb.png")
+    assert "\n" not in str(error.value)
+    assert not recwarn.list

@@ -113,6 +113,9 @@ def test_replace_derives_again_and_leaves_the_original():
 
 
 BAD_KNOBS = [
+    ({"num_labels": 10**8}, ValueError, "num_labels must be at most 1000000, got 100000000"),
+    ({"depths": [10**8]}, ValueError, "every entry of depths must be at most"),
+    ({"focal_levels": [10**6] * 4}, ValueError, "every entry of focal_levels must be at most"),
     ({"embed_dim": 0}, ValueError, "embed_dim must be at least 1"),
     ({"embed_dim": 96.0}, TypeError, "embed_dim must be an int"),
     ({"embed_dim": True}, TypeError, "embed_dim must be an int"),

@@ -230,3 +230,9 @@ def test_layer_decay_needs_a_backbone_that_knows_its_depths():
     }
     with pytest.raises(TypeError, match="get_layer_depth"):
         build_optim_wrapper(Segmentor(nn.Conv2d(3, 64, 1)), cfg)
+
+
+@pytest.mark.parametrize("out_indices", [3, "0123", 1.5])
+def test_out_indices_that_are_no_list_are_refused_by_name(out_indices):
+    with pytest.raises(TypeError, match="out_indices must be a list of stages, from 0 to 3, got"):
+        FocalNet(embed_dim=8, depths=[1, 1, 1, 1], out_indices=out_indices)

@@ -16,7 +16,8 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from focalnet_backbone.checkpoints import CheckpointError
-from focalnet_backbone.openmmlab.predict import predict
+from focalnet_backbone.openmmlab.predict import load_model, predict
+from focalnet_backbone.openmmlab.runners import load_config
 from tests.openmmlab.conftest import SAMPLE_CONFIG
 
 
@@ -110,3 +111,33 @@ def test_mistakes_are_errors_that_name_the_file(trained, config, photo, tmp_path
     with pytest.raises(CheckpointError, match=r"backbone\.pth does not fit .* lacks 69"):
         run(weights=tmp_path / "backbone.pth")
     assert not (tmp_path / "out").exists()
+
+
+ODD_METAS = {
+    "none": None,
+    "a list": [1],
+    "a list for the dataset": {"dataset_meta": [1]},
+    "too few classes": {"dataset_meta": {"classes": list("abc"), "palette": [[1, 2, 3]] * 3}},
+    "classes that are no names": {"dataset_meta": {"classes": [1] * 8}},
+    "too short a palette": {"dataset_meta": {"classes": list("abcdefgh"), "palette": [[1, 2, 3]] * 3}},
+    "a palette of words": {"dataset_meta": {"classes": list("abcdefgh"), "palette": "coco"}},
+    "a colour that is none": {"CLASSES": list("abcdefgh"), "PALETTE": [[1, 2, 300]] * 8},
+}
+
+
+def test_whatever_a_checkpoint_says_of_its_classes_there_is_a_name_and_a_colour_of_each(trained, config, tmp_path):
+    checkpoint = torch.load(trained.checkpoint, weights_only=False)
+    for name, meta in ODD_METAS.items():
+        torch.save({"state_dict": checkpoint["state_dict"], "meta": meta}, tmp_path / "odd.pth")
+        _, found = load_model(load_config(config), tmp_path / "odd.pth", "cpu")
+        assert len(found["classes"]) == len(found["palette"]) == 8, name
+        assert (found["classes"][0] == "a") == ("palette" in name or "colour" in name), name
+        assert all(0 <= value <= 255 for colour in found["palette"] for value in colour), name
+
+
+def test_a_head_with_nan_is_refused_by_name(trained, config, photo, tmp_path):
+    checkpoint = torch.load(trained.checkpoint, weights_only=False)
+    checkpoint["state_dict"]["decode_head.conv_seg.bias"][0] = float("inf")
+    torch.save(checkpoint, tmp_path / "damaged.pth")
+    with pytest.raises(CheckpointError, match=r"damaged\.pth: decode_head\.conv_seg\.bias contain NaN"):
+        predict(config, tmp_path / "damaged.pth", [photo], tmp_path / "out", device="cpu")
