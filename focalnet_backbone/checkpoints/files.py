@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import pickle
-import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from focalnet_backbone.checkpoints.errors import CheckpointError
+from focalnet_backbone.checkpoints.torch_files import read_torch
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl", ".ckpt")
 """Endings of files that may hold weights."""
@@ -25,47 +22,20 @@ _USUAL_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_PICKLE_START = b"\x80"
 
 
-class _Inert:
-    """Stands in for an object that is no weight: takes what a pickle gives it, and does nothing with it."""
-
-    def __init__(self, *args: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-def _stand_in(path: str) -> type:
-    module, _, name = path.rpartition(".")
-    return type(name, (_Inert,), {"__module__": module})
-
-
-# What training programs keep beside the weights: mmengine's log history, and the command line of the DINO release. The
-# real classes are not run.
-_BESIDE_WEIGHTS = [
-    _stand_in(path)
-    for path in (
-        "mmengine.logging.history_buffer.HistoryBuffer",
-        "numpy.core.multiarray._reconstruct",
-        "numpy.core.multiarray.scalar",
-        "numpy._core.multiarray._reconstruct",
-        "numpy._core.multiarray.scalar",
-        "numpy.ndarray",
-        "numpy.dtype",
-        "builtins.getattr",
-        "argparse.Namespace",
-    )
-]
-
-
-def read_file(path: Path) -> Any:
+def read_file(path: Path, *, real_classes: bool = False) -> Any:
     """What a `.safetensors`, `.pth`, `.pt` or `.bin` file holds, on the CPU. The content decides, not the name.
 
+    Every file of weights comes in by this function, whatever program asks for it. Nothing in a file is run.
+
+    Args:
+        path: the file.
+        real_classes: see `read_torch`.
+
     Raises:
-        CheckpointError: the file is empty, cut off, no weight file, or a pickle that needs more than tensors.
+        CheckpointError: the file is empty, cut off, no weight file, a pickle that needs more than tensors, does not
+            have the checksums that it names, or asks for more memory than it has bytes.
         FileNotFoundError: it is not there.
     """
     if not path.is_file():
@@ -78,7 +48,7 @@ def read_file(path: Path) -> Any:
     # A safetensors file starts with the length of its JSON header, which the format limits to 100 MB.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000:
         return _read_safetensors(path)
-    return _read_torch(path, head)
+    return read_torch(path, real_classes=real_classes)
 
 
 def read_folder(folder: Path) -> dict[str, Any]:
@@ -144,49 +114,3 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is a cut-off or damaged safetensors file: {error}") from error
-
-
-@contextmanager
-def _stand_ins_allowed() -> Iterator[None]:
-    """Let `torch.load` take these stand-ins, also where the real classes are allowed (as our plugin does)."""
-    allowed = torch.serialization.get_safe_globals()
-    taken = {_allowed_name(entry) for entry in _BESIDE_WEIGHTS}
-    torch.serialization.clear_safe_globals()
-    try:
-        others = [entry for entry in allowed if _allowed_name(entry) not in taken]
-        torch.serialization.add_safe_globals([*others, *_BESIDE_WEIGHTS])
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(allowed)
-
-
-def _allowed_name(entry: Any) -> str:
-    return entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
-
-
-def _read_torch(path: Path, head: bytes) -> Any:
-    zipped = head.startswith(b"PK")
-    try:
-        with _stand_ins_allowed():
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # torch has no error of its own for damaged files: whatever it meets comes out.
-        if "TorchScript" in str(error):
-            raise CheckpointError(f"{path} is a TorchScript program, not weights; save its state dict alone") from error
-        if isinstance(error, pickle.UnpicklingError) and (zipped or head.startswith(_PICKLE_START)):
-            raise CheckpointError(_explain_refusal(path, error)) from error
-        if zipped:
-            reason = str(error).splitlines()[-1] if str(error) else repr(error)
-            raise CheckpointError(f"{path} is a cut-off or damaged PyTorch file: {reason}") from error
-        raise CheckpointError(f"{path} is not a weight file, or a damaged one; it starts with {head[:16]!r}") from error
-
-
-def _explain_refusal(path: Path, error: pickle.UnpicklingError) -> str:
-    """Why a pickle was refused, and the way out."""
-    asked = re.search(r"GLOBAL (\S+)", str(error))
-    reason = f" (it asks for {asked[1]})" if asked else ""
-    return (
-        f"{path} is a pickle that needs more than tensors, and could run code when it is loaded; it was refused"
-        f"{reason}. If you trust its origin, convert it on a machine where nothing is at risk: load it there with "
-        "the software that wrote it and save its state dict alone, as safetensors or with torch.save"
-    )

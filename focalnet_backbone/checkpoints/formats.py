@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from focalnet_backbone.checkpoints.errors import CheckpointError
 
@@ -166,6 +166,23 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
             raise CheckpointError(f"{name} contains NaN or infinite values: the weights are damaged")
 
 
+def check_finite(model: nn.Module, tensors: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError`, with names, if NaN or infinities would get into a model's weights or statistics.
+
+    Other buffers may hold infinities, as masks of attention do.
+    """
+    buffers = {name for name, _ in model.named_buffers() if "running_" in name}
+    wanted = {name for name, _ in model.named_parameters()} | buffers
+    damaged = [
+        name
+        for name, tensor in tensors.items()
+        if name in wanted and isinstance(tensor, Tensor) and not torch.isfinite(tensor).all()
+    ]
+    if damaged:
+        names = ", ".join(damaged[:3]) + (f" and {len(damaged) - 3} more" if len(damaged) > 3 else "")
+        raise CheckpointError(f"{names} contain NaN or infinite values: the weights are damaged")
+
+
 def _read_transformers(state_dict: dict[str, Tensor], prefix: str) -> Weights:
     own, rest = _split_by_prefix(state_dict, prefix)
     tensors = {}
@@ -257,14 +274,27 @@ def _match_mark(name: Any) -> re.Match | None:
     return _NATIVE_MARK.fullmatch(str(name)) or _TRANSFORMERS_MARK.fullmatch(str(name))
 
 
-def _unwrap(checkpoint: Any, depth: int = 0) -> Mapping[str, Any] | None:
+def _unwrap(checkpoint: Any) -> Mapping[str, Any] | None:
     """The mapping that holds FocalNet weights, wherever in the checkpoint it is; None if there is none."""
-    # No deeper, as a damaged or malicious one may hold itself.
-    if not isinstance(checkpoint, Mapping) or depth > _DEEPEST:
-        return None
-    if any(_match_mark(name) for name in checkpoint):
-        return checkpoint
-    wrapped = {key: inner for key, value in checkpoint.items() if (inner := _unwrap(value, depth + 1)) is not None}
+    found: dict[int, Mapping[str, Any] | None] = {}
+
+    def look_into(value: Any, depth: int) -> Mapping[str, Any] | None:
+        # No deeper, as a damaged or malicious one may hold itself; and each but once, as it may hold one many times.
+        if not isinstance(value, Mapping) or depth > _DEEPEST:
+            return None
+        if any(_match_mark(name) for name in value):
+            return value
+        if id(value) not in found:
+            found[id(value)] = None
+            found[id(value)] = _choose({key: look_into(part, depth + 1) for key, part in value.items()})
+        return found[id(value)]
+
+    return look_into(checkpoint, 0)
+
+
+def _choose(found: Mapping[str, Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+    """The set of weights to take of those under several keys; None if there are none under any."""
+    wrapped = {key: inner for key, inner in found.items() if inner is not None}
     if not wrapped:
         return None
     chosen = next((key for key in _WRAPPERS if key in wrapped), next(iter(wrapped)))

@@ -16,7 +16,7 @@ from typing import Any
 
 from focalnet_backbone.system.interruption import Stopped, raise_on_signals
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def positive(text: str) -> int:

@@ -14,9 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from focalnet_backbone import variants
 from focalnet_backbone.checkpoints import CheckpointError, load_checkpoint
 from focalnet_backbone.checkpoints.download import download
+from focalnet_backbone.create import create_backbone
+from focalnet_backbone.network import variants
 from tests.checkpoints.families import backbone, shrunk, transformers_model
 from tests.checkpoints.server import FileServer
 
@@ -295,7 +296,7 @@ def test_what_is_published_for_an_address_is_compared_with_the_model(server, mon
 def test_a_variant_none_of_whose_sources_can_be_had_is_an_error_that_names_them_all(server, monkeypatch):
     publish(monkeypatch, "small", {"timm": "best/gone", "release": f"{server.address}/small.pth"})
     with pytest.raises(CheckpointError, match=r"no source of small can be had: .*best/gone.*; .*/small\.pth.*404"):
-        variants.create_backbone("small", weights="pretrained")
+        create_backbone("small", weights="pretrained")
 
 
 def test_the_environment_variable_keeps_the_command_line_tool_offline(tmp_path):

@@ -239,3 +239,11 @@ def test_export_asks_for_what_the_names_depend_on():
         export_state_dict(backbone().state_dict(), "timm")
     with pytest.raises(ValueError, match="onnx"):
         export_state_dict(backbone().state_dict(), "onnx")
+
+
+def test_dicts_that_hold_one_another_many_times_are_looked_into_once():
+    inner: dict = {"nothing": 0}
+    for _ in range(8):
+        inner = {str(i): inner for i in range(1000)}
+    with pytest.raises(CheckpointError, match="holds no FocalNet weights"):
+        convert_state_dict(inner)
