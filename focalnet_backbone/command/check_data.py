@@ -10,7 +10,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from focalnet_backbone.command.data import add_dataset_arguments, fail_data, tell_findings
+from focalnet_backbone import own_data
+from focalnet_backbone.command.data import fail_data, tell_findings
 from focalnet_backbone.configs import is_mmengine, open_config
 from focalnet_backbone.data_check.findings import DataError
 from focalnet_backbone.data_check.report import Report
@@ -36,7 +37,7 @@ def _check_openmmlab(args: argparse.Namespace) -> Report:
     add_config_options(parser)
     options = parser.parse_args(["--cfg-options", *args.cfg_options]).options if args.cfg_options else None
     loaders = ("train_dataloader", "val_dataloader", "test_dataloader")
-    cfg = load_config(args.config, options)
+    cfg = load_config(args.config, options, own_data.read_arguments(args))
     if not any(map(cfg.get, loaders)):
         raise ValueError(f"{args.config} has no {', '.join(loaders)}")
     return check_config(cfg, loaders)
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.add_argument_group("for OpenMMLab")
     options.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="values that replace the config's")
-    add_dataset_arguments(parser, "for detectron2: a dataset in COCO's format, in place of the config's")
+    own_data.add_arguments(parser)
     args = parse(parser, arguments)
     try:
         args.config = open_config(args.config)

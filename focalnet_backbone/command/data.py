@@ -1,21 +1,12 @@
-"""What command lines that read datasets have in common: how they are given, and how it is told what is wrong."""
+"""What command lines that read datasets have in common: how it is told what is wrong with them."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from focalnet_backbone.data_check.findings import DataError, Findings
 from focalnet_backbone.system.command_line import printable
 from focalnet_backbone.system.processes import is_first
-
-
-def add_dataset_arguments(parser: argparse.ArgumentParser, title: str) -> None:
-    """Add the arguments that name a dataset in COCO's format, as a group of this title."""
-    data = parser.add_argument_group(title)
-    for split in ("train", "val"):
-        data.add_argument(f"--{split}-json", metavar="FILE", help="annotations")
-        data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images that they name")
 
 
 def tell_findings(tool: str, findings: Findings) -> None:

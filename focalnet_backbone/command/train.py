@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from mmengine.runner import Runner
 
+from focalnet_backbone import own_data
 from focalnet_backbone.command.openmmlab import make_parser, run
 from focalnet_backbone.openmmlab.runners import build_training_runner
+from focalnet_backbone.system.command_line import fail
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,5 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--amp", action="store_true", help="train in mixed precision (needs a GPU)")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the batch size")
+    own_data.add_arguments(parser)
     args = parser.parse_args(arguments)
+    try:
+        data = own_data.read_arguments(args)
+    except (OSError, ValueError) as error:
+        return fail("train.py", error)
+    for name in own_data.ARGUMENTS:
+        delattr(args, name)
+    args.own_data = data
     return run("train.py", args, build_training_runner, Runner.train)

@@ -14,12 +14,13 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
+from focalnet_backbone import own_data
 from focalnet_backbone.checkpoints import CheckpointError
-from focalnet_backbone.command.data import add_dataset_arguments, fail_data, tell_findings
+from focalnet_backbone.command.data import fail_data, tell_findings
 from focalnet_backbone.data_check.detectron2 import check_job
 from focalnet_backbone.data_check.findings import DataError
-from focalnet_backbone.detectron2.datasets import read_coco
 from focalnet_backbone.detectron2.jobs import Job, load_job
+from focalnet_backbone.detectron2.own_data import use_own_data
 from focalnet_backbone.detectron2.train import evaluate_weights, refuse_older_training, train
 from focalnet_backbone.system.command_line import fail, one_line
 
@@ -45,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
 """
     )
     parser.description = "Train or evaluate a FocalNet detector with detectron2. On CPU, --num-gpus counts processes."
-    add_dataset_arguments(parser, "a dataset in COCO's format, in place of the config's")
+    own_data.add_arguments(parser)
     return parser
 
 
@@ -62,15 +63,10 @@ def job_from_arguments(args: argparse.Namespace) -> Job:
 
 
 def use_datasets_of_arguments(job: Job, args: argparse.Namespace) -> None:
-    """Put the datasets that the command line names in the place of the config's. Raises one of `USER_ERRORS`."""
-    datasets = []
-    for split in ("train", "val"):
-        annotations, images = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
-        if (annotations is None) != (images is None):
-            raise ValueError(f"--{split}-json and --{split}-images go together")
-        datasets.append(read_coco(annotations, images) if annotations else None)
-    if any(datasets):
-        job.use_datasets(*datasets)
+    """Put the data that the command line names in the place of the config's. Raises one of `USER_ERRORS`."""
+    data = own_data.read_arguments(args)
+    if data:
+        use_own_data(job, data)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -80,15 +76,17 @@ def main(args: argparse.Namespace) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     for name in ("detectron2", "fvcore", "focalnet_backbone"):
         setup_logger(str(output_dir), comm.get_rank(), name=name)
+    for note in job.notes:
+        logger.info("own data: %s", note)
     if args.eval_only:
         results = evaluate_weights(job, last=args.resume)
     else:
         if comm.is_main_process():
             job.save(output_dir / "config.yaml")
         results = train(job, resume=args.resume)
-    for task in ("bbox", "segm"):
+    for task, name, measure in (("bbox", "box AP", "AP"), ("segm", "mask AP", "AP"), ("sem_seg", "mIoU", "mIoU")):
         if task in results:
-            logger.info("%s AP %.1f", {"bbox": "box", "segm": "mask"}[task], results[task]["AP"])
+            logger.info("%s %.1f", name, results[task][measure])
 
 
 def main_of_process(args: argparse.Namespace) -> None:

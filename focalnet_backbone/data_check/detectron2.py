@@ -18,9 +18,11 @@ from focalnet_backbone.annotations.coco import coco_facts
 from focalnet_backbone.annotations.mend import mend_as_loaded
 from focalnet_backbone.data_check.coco import Use, judge_coco, judge_sizes
 from focalnet_backbone.data_check.findings import Findings
+from focalnet_backbone.data_check.labels import Meaning, judge_labels, judge_pairs, look_at_labels
 from focalnet_backbone.data_check.photos import judge_photos, look_at_photos, shown_sizes
 from focalnet_backbone.data_check.report import Report, Split
 from focalnet_backbone.detectron2.jobs import Job
+from focalnet_backbone.detectron2.own_datasets import load_labels, split_label_path
 from focalnet_backbone.system.facts import find_out
 
 
@@ -108,6 +110,8 @@ def _check_dicts(name: str, job: Job, use: Use, findings: Findings) -> Split | N
         if size and [image.get("width", size[0]), image.get("height", size[1])] != size:
             unlike.append(f"{image['file_name']} ({size[0]}x{size[1]})")
     findings.count(name, "photo", "of another size than the dataset says", unlike, "correct width and height")
+    if dicts and "sem_seg_file_name" in dicts[0]:
+        return _check_labels(name, dicts, photos, use, findings)
     annotations = [a for image in dicts for a in image.get("annotations", ()) if not a.get("iscrowd", 0)]
     classes = MetadataCatalog.get(name).get("thing_classes") or []
     found = Counter(annotation["category_id"] for annotation in annotations)
@@ -127,6 +131,29 @@ def _check_dicts(name: str, job: Job, use: Use, findings: Findings) -> Split | N
         unit="objects",
         counts={name: found[i] for i, name in enumerate(classes)} or {str(id): found[id] for id in sorted(found)},
         empty=sum(not image.get("annotations") for image in dicts),
+    )
+
+
+def _check_labels(name: str, dicts: list[dict], photos: dict[str, dict], use: Use, findings: Findings) -> Split:
+    """Check label images, as the mapper will read them."""
+    metadata = MetadataCatalog.get(name)
+    classes, ignored = list(metadata.get("stuff_classes") or ()), metadata.get("ignore_label", 255)
+    files = {image["file_name"]: split_label_path(image["sem_seg_file_name"]) for image in dicts}
+    (prefix, first), *_ = files.values()
+    folder = os.path.dirname(first)
+    load = functools.partial(load_labels, prefix=prefix)
+    labels = look_at_labels([path for _, path in files.values()], load, f"detectron2 {detectron2.__version__} {prefix}")
+    pixels = judge_labels(labels, Meaning(classes, ignored, False), folder, findings, train=use.train)
+    judge_pairs([(photo, path) for photo, (_, path) in files.items()], photos, labels, folder, findings)
+    return Split(
+        name="train" if use.train else "val",
+        source=folder,
+        photos=list(photos),
+        sizes=shown_sizes(photos.values()),
+        unit="pixels",
+        counts={name: pixels[value] for value, name in enumerate(classes)},
+        empty=sum(set(facts.get("counts", ())) == {ignored} for facts in labels.values()),
+        ignored=pixels[ignored],
     )
 
 

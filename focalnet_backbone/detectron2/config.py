@@ -39,6 +39,7 @@ def add_focalnet_config(cfg: CfgNode) -> None:
     - `SOLVER.OPTIMIZER`: "SGD", as detectron2 has it, or "ADAMW" with `SOLVER.BETAS`.
     - `INPUT.DETR_CROP`: resize and crop with probability `PROB` before the resizing that `INPUT` asks for anyway;
       the short side becomes one of `MIN_SIZE_TRAIN`, and the crop's sides are drawn between the two of `SIZE`.
+    - `DATASETS.OWN`: datasets that our trainer makes known to detectron2, as its command line names them.
     - `TEST.BEST_METRIC`: the metric by which the best checkpoint is kept.
     """
     focalnet = {name.upper(): None for name in KNOBS}
@@ -49,4 +50,5 @@ def add_focalnet_config(cfg: CfgNode) -> None:
     cfg.SOLVER.setdefault("OPTIMIZER", "SGD")
     cfg.SOLVER.setdefault("BETAS", (0.9, 0.999))
     cfg.INPUT.setdefault("DETR_CROP", CfgNode(crop))
+    cfg.DATASETS.setdefault("OWN", [])
     cfg.TEST.setdefault("BEST_METRIC", "bbox/AP")

@@ -88,6 +88,6 @@ def check_registered(names: list[str]) -> None:
 def categories_of(name: str) -> list[dict]:
     """`{"id": int, "name": str}` of the classes of a registered dataset that has been loaded, in the model's order."""
     metadata = MetadataCatalog.get(name)
-    names = metadata.get("thing_classes") or []
+    names = metadata.get("thing_classes") or metadata.get("stuff_classes") or []
     ids = {index: id for id, index in (metadata.get("thing_dataset_id_to_contiguous_id") or {}).items()}
     return [{"id": ids.get(index, index), "name": name} for index, name in enumerate(names)]

@@ -3,18 +3,26 @@
 A config needs one line: `custom_imports = dict(imports=["focalnet_backbone.openmmlab"])`.
 """
 
-from focalnet_backbone.openmmlab.compat import allow_runner_checkpoints, provide_operators
+from focalnet_backbone.openmmlab.compat import allow_mmpretrain, allow_runner_checkpoints, provide_operators
 from focalnet_backbone.openmmlab.loading import load_safely
 
 provide_operators()
 allow_runner_checkpoints()
+allow_mmpretrain()
 load_safely()
 
 from focalnet_backbone.openmmlab.backbone import FocalNet  # noqa: E402
 from focalnet_backbone.openmmlab.names import offer_configs  # noqa: E402
 from focalnet_backbone.openmmlab.optimizer import LayerDecayOptimWrapperConstructor  # noqa: E402
+from focalnet_backbone.openmmlab.own_data import RenumberLoadedLabels  # noqa: E402
 from focalnet_backbone.openmmlab.resume import AtomicLocalBackend, ExactResumeHook  # noqa: E402
 
 offer_configs()
 
-__all__ = ["AtomicLocalBackend", "ExactResumeHook", "FocalNet", "LayerDecayOptimWrapperConstructor"]
+__all__ = [
+    "AtomicLocalBackend",
+    "ExactResumeHook",
+    "FocalNet",
+    "LayerDecayOptimWrapperConstructor",
+    "RenumberLoadedLabels",
+]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 EXTENSION = "mmcv._ext"
+MULTIMODAL = "mmpretrain.utils.dependency"
 STATISTICS = ("min", "max", "current", "mean")
 
 
@@ -30,6 +32,41 @@ def provide_operators() -> None:
     """Let `mmcv.ops` be imported where mmcv lacks its compiled part. A compiled mmcv stays as it is."""
     if not any(isinstance(finder, _OperatorsFinder) for finder in sys.meta_path):
         sys.meta_path.append(_OperatorsFinder())
+
+
+class _MultimodalFinder(MetaPathFinder):
+    """Finds the module in which mmpretrain decides whether its models of images and text can be imported."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path) if fullname == MULTIMODAL else None
+        if spec is not None:
+            spec.loader = _MultimodalLoader(fullname, spec.origin)
+        return spec
+
+
+class _MultimodalLoader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        _leave_out_multimodal(module)
+
+
+def _leave_out_multimodal(module: ModuleType) -> None:
+    """Let mmpretrain do without its models of images and text, if transformers lacks what they are made of.
+
+    It asks for transformers 4.28 or newer, and takes functions from it that version 5 does not have.
+    """
+    try:
+        from transformers.modeling_utils import PreTrainedModel, apply_chunking_to_forward  # noqa: F401
+    except ImportError:
+        module.WITH_MULTIMODAL = False
+
+
+def allow_mmpretrain() -> None:
+    """Let `mmpretrain.models` be imported beside a transformers that is too new for a part of it."""
+    if MULTIMODAL in sys.modules:
+        _leave_out_multimodal(sys.modules[MULTIMODAL])
+    elif not any(isinstance(finder, _MultimodalFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _MultimodalFinder())
 
 
 def _statistic(cls: type, name: str) -> Any:

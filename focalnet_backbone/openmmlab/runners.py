@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,22 +20,25 @@ from torch.utils.data import DataLoader
 import focalnet_backbone.openmmlab  # noqa: F401  (operators, safe checkpoints and FocalNet for any config)
 from focalnet_backbone.openmmlab.backbone import FocalNet
 from focalnet_backbone.openmmlab.data import leaf_datasets, name_damaged_files
+from focalnet_backbone.openmmlab.own_data import use_own_data
 from focalnet_backbone.openmmlab.resume import latest_checkpoint
 from focalnet_backbone.openmmlab.weights import check_fit, check_numbers, check_resumable, read_weights
+from focalnet_backbone.own_data import OwnData
 
 CheckData: TypeAlias = Callable[[Config, tuple[str, ...]], None]
 
 
-def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
+def load_config(path: str | Path, options: dict[str, Any] | None = None, own_data: OwnData | None = None) -> Config:
     """Read a config and set its default scope, after which its parts can be built.
 
     Args:
         path: a config of mmsegmentation or mmdetection, as a Python file.
         options: values that replace the config's, by dotted keys.
+        own_data: what takes the place of the config's data; what that changes is printed.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no valid config.
+        FileNotFoundError: there is no such file, or no data.
+        ValueError: it is no valid config, or not one for such data.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no config file {path}")
@@ -47,6 +51,9 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         raise
     except Exception as error:  # A config is code, and may raise anything.
         raise ValueError(f"{path} is no valid config: {type(error).__name__}: {error}") from error
+    for note in use_own_data(cfg, own_data) if own_data else ():
+        if os.environ.get("RANK", "0") == "0":
+            print(f"own data: {note}")
     if options:
         cfg.merge_from_dict(options)
     init_default_scope(cfg.get("default_scope") or "mmengine")
@@ -63,6 +70,7 @@ def build_training_runner(
     amp: bool = False,
     auto_scale_lr: bool = False,
     check: CheckData | None = None,
+    own_data: OwnData | None = None,
 ) -> Runner:
     """A runner that is ready to train, and that resumes exactly (see `ExactResumeHook`).
 
@@ -75,13 +83,14 @@ def build_training_runner(
         amp: whether to train in mixed precision.
         auto_scale_lr: whether to scale the learning rate to the batch size.
         check: is given the config and the names of the data loaders before anything expensive starts.
+        own_data: what to train and evaluate on in place of the config's data.
 
     Raises:
         FileNotFoundError: the config, a dataset or the checkpoint is missing.
         ValueError: the config is wrong, or has not what an argument needs.
         CheckpointError: the checkpoint cannot be read.
     """
-    cfg = _prepare(config, work_dir, options, launcher)
+    cfg = _prepare(config, work_dir, options, launcher, own_data)
     require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
     if check:
         check(cfg, ("train_dataloader", "val_dataloader"))
@@ -176,8 +185,14 @@ def build_test_runner(
     return runner
 
 
-def _prepare(config: str | Path, work_dir: str | None, options: dict[str, Any] | None, launcher: str) -> Config:
-    cfg = load_config(config, options)
+def _prepare(
+    config: str | Path,
+    work_dir: str | None,
+    options: dict[str, Any] | None,
+    launcher: str,
+    own_data: OwnData | None = None,
+) -> Config:
+    cfg = load_config(config, options, own_data)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
     if launcher == "pytorch" and not torch.cuda.is_available():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import LazyConfig, instantiate
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from focalnet_backbone.detectron2.jobs.job import Job, first_line
 from focalnet_backbone.detectron2.loader import PhotosOnly, build_train_loader
+from focalnet_backbone.detectron2.own_datasets import evaluator_of, register_own
 
 
 class LazyJob(Job):
@@ -29,6 +30,7 @@ class LazyJob(Job):
     """
 
     device_hint = "append train.device=cpu"
+    semantic_hint = "take the config of one"
 
     def __init__(self, config: str | Path, overrides: Sequence[str] = ()) -> None:
         self.cfg = load_lazy(config, overrides)
@@ -51,6 +53,8 @@ class LazyJob(Job):
         self.log_period = train.log_period
         self.best_metric = train.get("best_metric", self.best_metric)
         self.ddp = OmegaConf.to_container(train.ddp)
+        for entry in OmegaConf.to_container(self.cfg.dataloader.get("own") or OmegaConf.create([])):
+            register_own(entry)
 
     @property
     def train_names(self) -> list[str]:
@@ -97,13 +101,34 @@ class LazyJob(Job):
             self.cfg.dataloader.train.dataset.names = train
         self.cfg.dataloader.test.dataset.names = val or []
 
+    def _write_down(self, entries: list[dict[str, Any]]) -> None:
+        self.cfg.dataloader.own = entries
+
+    @property
+    def is_semantic(self) -> bool:
+        """Whether the model has a head for the class of each pixel, and none for objects."""
+        return "sem_seg_head" in self.cfg.model and "roi_heads" not in self.cfg.model
+
+    def set_size(self, size: tuple[int, int]) -> None:
+        """Set the sizes of the mappers' augmentations, those of training in proportion to that of tests."""
+        tested = [step.short_edge_length for step in self.cfg.dataloader.test.mapper.augmentations]
+        factor = min(size) / (tested[0] if tested else min(size))
+        for mapper in (self.cfg.dataloader.train.mapper, self.cfg.dataloader.test.mapper):
+            for step in mapper.augmentations:
+                for key in ("short_edge_length", "min_sizes", "crop_size"):
+                    if key in step:
+                        step[key] = _scaled(step[key], factor)
+                if "max_size" in step:
+                    step.max_size = max(size)
+
     def _set_mask_format(self, mask_format: str) -> None:
         self.cfg.dataloader.train.mapper.instance_mask_format = mask_format
 
     def set_classes(self, number: int) -> None:
         """Set `num_classes` of the RoI heads, or of the detector itself if it has none."""
         # Two-stage detectors keep it in the RoI heads, one-stage detectors in themselves.
-        self.cfg.model.get("roi_heads", self.cfg.model).num_classes = number
+        part = "sem_seg_head" if self.is_semantic else "roi_heads"
+        self.cfg.model.get(part, self.cfg.model).num_classes = number
 
     def model(self) -> nn.Module:
         """A new model from `model`, on the device."""
@@ -141,11 +166,15 @@ class LazyJob(Job):
         config.dataset.names = name
         return instantiate({**config, "mapper": PhotosOnly(self.test_mapper())})
 
-    def evaluator(self, name: str) -> COCOEvaluator:
-        """`dataloader.evaluator`, writing into `inference` of the output folder."""
+    def evaluator(self, name: str) -> DatasetEvaluator:
+        """`dataloader.evaluator`, of this dataset; or detectron2's `SemSegEvaluator` for label images."""
+        folder = str(Path(self.output_dir, "inference"))
+        of_labels = evaluator_of(name, folder)
+        if of_labels:
+            return of_labels
         config = copy.deepcopy(self.cfg.dataloader.evaluator)
         config.dataset_name = name
-        config.output_dir = str(Path(self.output_dir, "inference"))
+        config.output_dir = folder
         return instantiate(config)
 
     def save(self, path: Path) -> None:
@@ -179,3 +208,7 @@ def load_lazy(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
 
 def _as_list(names: Any) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
+
+
+def _scaled(value: Any, factor: float) -> Any:
+    return [_scaled(part, factor) for part in value] if not isinstance(value, int) else max(1, round(value * factor))

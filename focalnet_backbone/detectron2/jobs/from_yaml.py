@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.data.detection_utils import build_augmentation
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.solver import LRMultiplier, build_lr_scheduler, build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader
 from focalnet_backbone.detectron2.config import add_focalnet_config
 from focalnet_backbone.detectron2.jobs.job import Job, first_line
 from focalnet_backbone.detectron2.loader import PhotosOnly, build_train_loader, detr_crop
+from focalnet_backbone.detectron2.own_datasets import evaluator_of, register_own
 
 
 class YamlJob(Job):
@@ -32,6 +34,7 @@ class YamlJob(Job):
     """
 
     device_hint = "append MODEL.DEVICE cpu"
+    semantic_hint = "append MODEL.META_ARCHITECTURE SemanticSegmentor"
 
     def __init__(self, config: str | Path, overrides: Sequence[str] = ()) -> None:
         self.cfg = load_yaml(config, overrides)
@@ -46,6 +49,8 @@ class YamlJob(Job):
         self.eval_period = self.cfg.TEST.EVAL_PERIOD
         self.best_metric = self.cfg.TEST.BEST_METRIC
         self.ddp = {"broadcast_buffers": False}
+        for entry in self.cfg.DATASETS.OWN:
+            register_own(entry)
 
     @property
     def train_names(self) -> list[str]:
@@ -94,6 +99,26 @@ class YamlJob(Job):
             self.cfg.DATASETS.TRAIN = (train,)
         self.cfg.DATASETS.TEST = (val,) if val else ()
 
+    def _write_down(self, entries: list[dict[str, Any]]) -> None:
+        self.cfg.DATASETS.OWN = entries
+
+    @property
+    def is_semantic(self) -> bool:
+        """Whether `MODEL.META_ARCHITECTURE` is that of semantic segmentation."""
+        return self.cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
+
+    def set_size(self, size: tuple[int, int]) -> None:
+        """Set the sizes of `INPUT`, those of training in proportion to that of tests."""
+        node = self.cfg.INPUT
+        factor = min(size) / node.MIN_SIZE_TEST
+        scaled = [max(1, round(side * factor)) for side in node.MIN_SIZE_TRAIN]
+        node.MIN_SIZE_TRAIN, node.MIN_SIZE_TEST = tuple(scaled), min(size)
+        node.MAX_SIZE_TRAIN = node.MAX_SIZE_TEST = max(size)
+        if node.CROP.TYPE.startswith("absolute"):
+            node.CROP.SIZE = [max(1, round(side * factor)) for side in node.CROP.SIZE]
+        for key in ("MIN_SIZE_TRAIN", "SIZE"):
+            node.DETR_CROP[key] = tuple(max(1, round(side * factor)) for side in node.DETR_CROP[key])
+
     def _set_mask_format(self, mask_format: str) -> None:
         self.cfg.INPUT.MASK_FORMAT = mask_format
 
@@ -101,6 +126,8 @@ class YamlJob(Job):
         """Set `MODEL.ROI_HEADS.NUM_CLASSES` and `MODEL.RETINANET.NUM_CLASSES`."""
         self.cfg.MODEL.ROI_HEADS.NUM_CLASSES = number
         self.cfg.MODEL.RETINANET.NUM_CLASSES = number
+        if self.is_semantic:
+            self.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = number
 
     def model(self) -> nn.Module:
         """A new model of `MODEL.META_ARCHITECTURE`, on the device."""
@@ -160,9 +187,10 @@ class YamlJob(Job):
         """detectron2's loader of a dataset for testing."""
         return build_detection_test_loader(self.cfg, name, mapper=PhotosOnly(self.test_mapper()))
 
-    def evaluator(self, name: str) -> COCOEvaluator:
-        """COCO's evaluation, writing into `inference` of the output folder."""
-        return COCOEvaluator(name, output_dir=str(Path(self.output_dir, "inference")))
+    def evaluator(self, name: str) -> DatasetEvaluator:
+        """detectron2's `COCOEvaluator`, or its `SemSegEvaluator` for label images."""
+        folder = str(Path(self.output_dir, "inference"))
+        return evaluator_of(name, folder) or COCOEvaluator(name, output_dir=folder)
 
     def save(self, path: Path) -> None:
         """Write the config as YAML."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from focalnet_backbone.detectron2.datasets import CocoDataset, check_registered, register
+from focalnet_backbone.detectron2.datasets import CocoDataset, check_registered
+from focalnet_backbone.detectron2.own_datasets import register_own
 from focalnet_backbone.system.devices import choose_device
 
 
@@ -32,6 +33,7 @@ class Job(ABC):
         max_to_keep: number of periodic checkpoints to keep; None keeps them all.
         best_metric: metric by which the best checkpoint is kept.
         ddp: options for `DistributedDataParallel`.
+        notes: lines on what was set for a user's own data.
     """
 
     output_dir: str
@@ -47,7 +49,9 @@ class Job(ABC):
     max_to_keep: int | None = None
     best_metric: str = "bbox/AP"
     device_hint: str
+    semantic_hint: str
     ddp: dict[str, Any]
+    notes: Sequence[str] = ()
 
     @property
     @abstractmethod
@@ -91,10 +95,36 @@ class Job(ABC):
 
     def use_datasets(self, train: CocoDataset | None, val: CocoDataset | None) -> None:
         """Put datasets in the place of the config's, and fit the number of classes and the mask format to them."""
-        self._set_datasets(register(train) if train else None, register(val) if val else None)
+        splits = {name: dataset for name, dataset in (("train", train), ("val", val)) if dataset}
+        self.use_own({name: {"images": str(d.images), "annotations": str(d.annotations)} for name, d in splits.items()})
         if train and train.masks:
             self._set_mask_format(train.masks)
         self.set_classes(len((train or val).categories))
+
+    def use_own(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put datasets in the place of the config's, and write down there what they are.
+
+        Args:
+            entries: by "train" and "val", what `register_own` takes.
+
+        Raises `FileNotFoundError` or `ValueError` if photos or labels are missing.
+        """
+        names = {split: register_own(entry) for split, entry in entries.items()}
+        self._set_datasets(names.get("train"), names.get("val"))
+        self._write_down([dict(entry) for entry in entries.values()])
+
+    @abstractmethod
+    def _write_down(self, entries: list[dict[str, Any]]) -> None:
+        """Keep in the config what `register_own` is told when the config is loaded again."""
+
+    @property
+    @abstractmethod
+    def is_semantic(self) -> bool:
+        """Whether the model tells the class of each pixel, and no objects."""
+
+    @abstractmethod
+    def set_size(self, size: tuple[int, int]) -> None:
+        """Bring the sizes of photos, in training and in tests, to about this width and height in pixels."""
 
     @abstractmethod
     def _set_datasets(self, train: str | None, val: str | None) -> None:
@@ -137,8 +167,8 @@ class Job(ABC):
         """The images of a dataset, once."""
 
     @abstractmethod
-    def evaluator(self, name: str) -> COCOEvaluator:
-        """COCO's evaluation on a dataset."""
+    def evaluator(self, name: str) -> DatasetEvaluator:
+        """COCO's evaluation on a dataset of objects, that of semantic segmentation on one of label images."""
 
     @abstractmethod
     def save(self, path: Path) -> None:

@@ -1,0 +1,129 @@
+"""Datasets that a job's config describes itself: COCO files, and label images that are renumbered as they are read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import SemSegEvaluator
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler
+from PIL import Image
+
+from focalnet_backbone.detectron2.datasets import CocoDataset, register
+from focalnet_backbone.own_data import UNLABELLED, find_suffixes, palette
+
+SCHEME = "labels://"
+
+
+class _LabelReader(PathHandler):
+    """Opens `labels://IGNORED/PATH` as an image of one channel, with the classes numbered 0, 1, 2, ...
+
+    detectron2 opens every label by its path, in whatever mapper or evaluator, so that this serves all of them. It would
+    take the colours of an image with a palette for its values, too.
+    """
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [SCHEME]
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> io.BytesIO:
+        ignored, _, path = path.removeprefix(SCHEME).partition("/")
+        with Image.open(path) as image:
+            labels = np.array(image)
+        if labels.ndim != 2 or labels.max(initial=0) > UNLABELLED:
+            raise ValueError(f"{path} is no label image: it must have one channel of 8 bits")
+        table = _renumbering([int(value) for value in ignored.split(",") if value])
+        opened = io.BytesIO()
+        Image.fromarray(table[labels]).save(opened, "BMP")
+        opened.seek(0)
+        return opened
+
+
+PathManager.register_handler(_LabelReader(), allow_override=True)
+
+
+def _renumbering(ignored: Sequence[int]) -> np.ndarray:
+    """A table `(256,)` from the values in files to the numbers of classes, and 255 for no class."""
+    table = np.full(UNLABELLED + 1, UNLABELLED, dtype=np.uint8)
+    kept = [value for value in range(UNLABELLED) if value not in ignored]
+    table[kept] = np.arange(len(kept))
+    return table
+
+
+def split_label_path(path: str) -> tuple[str, str]:
+    """What stands before the file in the path of a label, and the file."""
+    if not path.startswith(SCHEME):
+        return "", path
+    ignored, slash, file = path.removeprefix(SCHEME).partition("/")
+    return SCHEME + ignored + slash, file
+
+
+def load_labels(path: str, dtype: Any = None, prefix: str = "") -> np.ndarray:
+    """Labels `(H, W)` as an array; detectron2's own function does not work with NumPy 2."""
+    with PathManager.open(prefix + path, "rb") as file, Image.open(file) as image:
+        return np.array(image, dtype=dtype)
+
+
+def register_own(entry: Mapping[str, Any]) -> str:
+    """Make a dataset known to detectron2 by what a config says of it, and return the name that it has there.
+
+    Args:
+        entry: `images`, and `annotations` of COCO's format, or what else `register_label_images` takes.
+
+    Raises `FileNotFoundError` or `ValueError` if photos or labels are missing.
+    """
+    if "annotations" in entry:
+        return register(CocoDataset(Path(entry["annotations"]), Path(entry["images"]), [], None))
+    return register_label_images(**entry)
+
+
+def evaluator_of(name: str, output_dir: str) -> SemSegEvaluator | None:
+    """The evaluator of a dataset of label images, None for one of objects."""
+    if MetadataCatalog.get(name).get("evaluator_type") != "sem_seg":
+        return None
+    return SemSegEvaluator(name, output_dir=output_dir, sem_seg_loading_fn=load_labels)
+
+
+def register_label_images(images: str, labels: str, classes: Sequence[str], ignore: Sequence[int]) -> str:
+    """Make photos and their labels known to detectron2, and return the name that they have there.
+
+    Args:
+        images: folder of the photos.
+        labels: folder of the label images.
+        classes: names of the classes: of the values 0, 1, 2, ... of labels, without those to ignore.
+        ignore: values of no class, beside 255.
+
+    Raises:
+        FileNotFoundError, ValueError: there are no photos or labels, or their names do not go together.
+    """
+    name = f"{Path(images).resolve()} with {Path(labels).resolve()}"
+    if name not in DatasetCatalog:
+        suffixes, label_suffix = find_suffixes(Path(images), Path(labels))
+        arguments = (Path(images), Path(labels), suffixes, label_suffix, list(ignore))
+        DatasetCatalog.register(name, lambda: _list_images(*arguments))
+        colors = palette(len(classes))
+        MetadataCatalog.get(name).set(
+            stuff_classes=list(classes), stuff_colors=colors, ignore_label=UNLABELLED, evaluator_type="sem_seg"
+        )
+    return name
+
+
+def _list_images(images: Path, labels: Path, suffixes: list[str], label_suffix: str, ignore: list[int]) -> list[dict]:
+    """detectron2's dicts of the photos that have a label. Raises `FileNotFoundError` for one that has none."""
+    dicts = []
+    prefix = f"{SCHEME}{','.join(map(str, ignore))}/"
+    for photo in sorted(path for suffix in suffixes for path in images.rglob(f"*{suffix}")):
+        suffix = next(suffix for suffix in suffixes if photo.name.endswith(suffix))
+        relative = photo.relative_to(images)
+        label = labels / relative.with_name(relative.name.removesuffix(suffix) + label_suffix)
+        if not label.is_file():
+            raise FileNotFoundError(f"{photo} has no label: expected {label}")
+        with Image.open(photo) as image:
+            width, height = image.size
+        sizes = {"height": height, "width": width, "image_id": len(dicts)}
+        dicts.append({"file_name": str(photo), "sem_seg_file_name": prefix + str(label.resolve()), **sizes})
+    return dicts
