@@ -151,7 +151,7 @@ def test_some_classes_of_a_coco_file_can_be_chosen(objects):
 def test_wrappers_of_the_dataset_stay_and_photos_of_several_endings_are_all_read(masks, tmp_path):
     for folder, suffix in itertools.product(("photos", "labels"), ("jpg", "png")):
         (tmp_path / folder).mkdir(exist_ok=True)
-        Image.new("RGB" if folder == "photos" else "L", (8, 8), 1).save(
+        Image.new("RGB" if folder == "photos" else "L", (8, 8), int(suffix == "jpg")).save(
             tmp_path / folder / f"{suffix}.{suffix if folder == 'photos' else 'png'}"
         )
     cfg = load_config(SAMPLE_CONFIG)
