@@ -139,7 +139,7 @@ def _read_split(name: str, given: dict) -> Split | None:
     if images is labels is annotations is None:
         return None
     if images is None:
-        raise ValueError(f"--{name}-{'labels' if labels else 'json'} needs --{name}-images, the folder of the photos")
+        raise ValueError(f"--{name}-{'labels' if labels else 'json'} and --{name}-images go together")
     if (labels is None) == (annotations is None):
         raise ValueError(f"--{name}-images goes with --{name}-labels or with --{name}-json, one of them")
     for folder, what in ((images, "photos"), (labels, "labels")):

@@ -99,7 +99,7 @@ def test_no_arguments_are_no_data(folder):
     ("arguments", "error", "message"),
     [
         (["--train-images", "photos"], ValueError, "--train-labels or with --train-json"),
-        (["--train-labels", "labels"], ValueError, "--train-labels needs --train-images"),
+        (["--train-labels", "labels"], ValueError, "--train-labels and --train-images go together"),
         ([*COCO, "--train-labels", "labels"], ValueError, "one of them"),
         ([*MASKS], ValueError, "labels need --classes"),
         ([*MASKS, "--classes", "none.txt"], FileNotFoundError, "no names of classes at none.txt"),
