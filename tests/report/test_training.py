@@ -46,9 +46,8 @@ def test_several_trainings_stand_in_one_plot_with_their_differences(
     out = tmp_path / "page.html"
     assert main([str(detectron2_run), str(other), str(mmengine_run), "--out", str(out)]) == 0
     open_page(page, out)
-    names = page.evaluate(
-        "Array.from(document.querySelectorAll('.js-plotly-plot')).flatMap(p => p.data.map(d => d.name))"
-    )
+    plots = "Array.from(document.querySelectorAll('.js-plotly-plot'))"
+    names = page.evaluate(f"{plots}.flatMap(plot => plot.data.map(curve => curve.name))")
     assert {f"{tmp_path.name}/mask_rcnn: loss", "other/mask_rcnn: loss", f"{tmp_path.name}/upernet: loss"} <= set(names)
     assert "Where the configs differ" in page.content()
 
