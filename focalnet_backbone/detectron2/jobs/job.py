@@ -192,7 +192,7 @@ class Job(ABC):
         try:
             choose_device(self.device)
         except ValueError as error:
-            raise ValueError(f"of the config, {error}; {self.device_hint}") from error
+            raise ValueError(f"the config's {error}; {self.device_hint}") from error
 
 
 def first_line(error: Exception) -> str:
