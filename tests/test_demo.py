@@ -43,7 +43,7 @@ def test_the_page_holds_all_pictures_commands_and_numbers(demo):
     shown = {name for name, _ in pictures}
     assert {
         "pyramids/chelsea.png.png",
-        "mask_rcnn/predictions/00001.png",
+        "mask_rcnn/predictions/00001_overlay.png",
         "upernet/predictions/00004_overlay.png",
     } <= shown
     assert {"seen/coffee.png.gates.png", "seen/00001.jpg.modulator.png", "seen/kernels_stage3.png"} <= shown

@@ -17,7 +17,10 @@ with warnings.catch_warnings():
     )
     from focalnet_backbone.detectron2.checkpoint import FocalNetCheckpointer
     from focalnet_backbone.detectron2.config import add_focalnet_config
+    from focalnet_backbone.detectron2.photos import read_photos_alike
     from focalnet_backbone.detectron2.zoo import get_config, get_config_file
+
+read_photos_alike()
 
 __all__ = [
     "FocalNetBackbone",

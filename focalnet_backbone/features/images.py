@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import logging
 import os
 import warnings
@@ -28,6 +29,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 PHOTO_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of what is opened as an image, whatever a file's name says; for others, Pillow starts programs."""
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
+"""Formats whose 16 bits Pillow may give as integers of 32."""
 
 # What brings an image upright, by its EXIF orientation.
 _UPRIGHT = {
@@ -90,11 +94,11 @@ def _search(folder: Path, on_error: Callable[[Path, OSError], None] | None, abov
 def load_image(path: str | Path) -> Tensor:
     """Read an image file as RGB, uint8 `(3, H, W)`.
 
-    The EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits.
+    The EXIF orientation is applied, transparency is laid over white, 16 bits are scaled to 8.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no image, or a broken one.
+        ValueError: it is no image, or a broken one, or holds numbers whose range is unknown.
     """
     path = Path(path)
     if not os.path.exists(path):
@@ -164,6 +168,24 @@ def to_rgb(image: ImageLike) -> Tensor:
     raise TypeError(f"expected a path, PIL image, numpy array or tensor, got {type(image).__name__}")
 
 
+def decode_unusual(content: bytes) -> np.ndarray | None:
+    """An image file's content as RGB, uint8 `(H, W, 3)`, if it is of a kind that image readers take differently.
+
+    These are all but 8-bit grey and RGB: deeper ones, and those with transparency, a palette or inks. None for those,
+    and for what is no image that Pillow knows, which are left to the caller's own reader.
+
+    Raises `ValueError` for one whose range is unknown.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=photo_formats())
+    except (OSError, ValueError, SyntaxError):
+        return None
+    with image:
+        if image.mode in ("L", "RGB") and not image.has_transparency_data:
+            return None
+        return _pil_to_rgb(image).permute(1, 2, 0).numpy()
+
+
 def limit_size(image: Tensor, max_size: int | None) -> Tensor:
     """Shrink `(3, H, W)` so that its longer side is at most `max_size` pixels, keeping its proportions."""
     height, width = image.shape[-2:]
@@ -194,13 +216,14 @@ def group_by_size(images: Iterable[Tensor]) -> list[list[int]]:
 
 
 def _pil_to_rgb(image: Image.Image) -> Tensor:
+    if image.mode == "F" or (image.mode == "I" and image.format not in _SIXTEEN_BIT_FORMATS):
+        kind = {"F": "floating-point values", "I": "32-bit integers"}[image.mode]
+        raise ValueError(f"it holds {kind}, whose range is unknown; convert it to 8 or 16 bits")
     image.load()
     # Not by Pillow's `exif_transpose`, which also writes all of EXIF anew, and fails on the ill-formed rest of it.
     orientation = image.getexif().get(ExifTags.Base.Orientation)
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
-    if image.mode == "F":
-        raise ValueError("it holds floating-point values, whose range is unknown; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
         grey = np.asarray(image).clip(0, 65535).astype(np.float64) / 257
         image = Image.fromarray(grey.round().astype(np.uint8))

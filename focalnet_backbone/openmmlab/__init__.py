@@ -15,9 +15,11 @@ from focalnet_backbone.openmmlab.backbone import FocalNet  # noqa: E402
 from focalnet_backbone.openmmlab.names import offer_configs  # noqa: E402
 from focalnet_backbone.openmmlab.optimizer import LayerDecayOptimWrapperConstructor  # noqa: E402
 from focalnet_backbone.openmmlab.own_data import RenumberLoadedLabels  # noqa: E402
+from focalnet_backbone.openmmlab.photos import read_photos_alike  # noqa: E402
 from focalnet_backbone.openmmlab.resume import AtomicLocalBackend, ExactResumeHook  # noqa: E402
 
 offer_configs()
+read_photos_alike()
 
 __all__ = [
     "AtomicLocalBackend",

@@ -1,7 +1,8 @@
-"""Predictions of a trained model on images, as pictures and files."""
+"""Predictions of the models of mmsegmentation and mmdetection."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,64 +14,69 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, MODELS, VISUALIZERS
-from mmengine.structures import BaseDataElement
-from PIL import Image, ImageDraw, ImageFont
+from mmengine.structures import InstanceData
+from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
-from focalnet_backbone.features.images import load_image
+from focalnet_backbone.features.predictions import Prediction, Predictor, encode_mask, paint_labels
 from focalnet_backbone.openmmlab.data import leaf_datasets
 from focalnet_backbone.openmmlab.runners import load_config, require
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
 from focalnet_backbone.system.devices import choose_device
-from focalnet_backbone.system.files import whole_file
 
-OPACITY = 0.6
+_PANOPTIC_OFFSET = 1000
+"""In a panoptic map of mmdetection, a pixel is its class plus this times the number of its object."""
+
+_NOT_IN_COCO = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+"""Ids from 1 to 90 that none of COCO's 80 classes has."""
 
 
-def predict(
-    config: str | Path,
-    weights: str | Path,
-    images: Sequence[str | Path],
-    out_dir: str | Path,
-    device: str | None = None,
-) -> list[Path]:
-    """Predict with a model of mmsegmentation or mmdetection, and write what it finds.
-
-    For segmentation, `NAME.png` holds the class index of each pixel and `NAME_overlay.png` the image painted with the
-    classes, beside a legend of their names. For detection, `NAME_overlay.png` shows the labelled boxes and masks.
+class OpenMMLabPredictor(Predictor):
+    """A model of mmsegmentation or mmdetection.
 
     Args:
         config: config file of the model.
         weights: checkpoint of the whole model, heads included.
-        images: image files; their names without suffix must differ.
-        out_dir: folder for the pictures, made if need be.
         device: for example `"cuda:0"`; the GPU if there is one.
 
-    Returns:
-        The files that were written.
-
     Raises:
-        FileNotFoundError: there is no such config, checkpoint or image.
-        ValueError: the config or an image cannot be read, or two images would write the same file.
+        FileNotFoundError: there is no such config or checkpoint.
+        ValueError: the config cannot be read, or there is no such device.
         CheckpointError: the checkpoint cannot be read or does not fit the model.
     """
-    paths = [Path(path) for path in images]
-    _check_names(paths)
-    cfg = load_config(config)
-    require(cfg, "model", "test_dataloader")
-    model, meta = load_model(cfg, weights, str(choose_device(device)))
-    pipeline = _build_pipeline(cfg)
-    out_dir = Path(out_dir)
-    written = []
-    for path in tqdm(paths, desc="predict"):
-        image = load_image(path).permute(1, 2, 0).numpy()
-        sample = _infer(model, pipeline, image)
+
+    def __init__(self, config: str | Path, weights: str | Path, *, device: str | None = None) -> None:
+        self.cfg = load_config(config)
+        require(self.cfg, "model", "test_dataloader")
+        self.model, self.meta = load_model(self.cfg, weights, str(choose_device(device)))
+        self.pipeline = _build_pipeline(self.cfg)
+        is_panoptic = any("panoptic" in name for name in self.cfg.model)
+        self.labels_pixels = is_panoptic or any(name in self.cfg.model for name in ("decode_head", "auxiliary_head"))
+        self.detects = not self.labels_pixels
+        self.ids = _category_ids(self.cfg, self.meta["classes"]) if self.detects else []
+
+    def predict(self, path: Path, image: np.ndarray) -> Prediction:
+        """What there is in an image, RGB, uint8 `(H, W, 3)`."""
+        data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1]), "img_id": 0})
+        with torch.no_grad():
+            sample = self.model.test_step({key: [value] for key, value in data.items()})[0]
+        if self.detects:
+            return Prediction(_to_coco(sample.pred_instances.cpu(), self.ids), raw=sample)
         if "pred_sem_seg" in sample:
-            written += _write_segmentation(image, sample, meta, out_dir / path.stem)
+            labels = sample.pred_sem_seg.data[0]
         else:
-            written.append(_write_detection(image, sample, meta, out_dir / path.stem))
-    return written
+            labels = sample.pred_panoptic_seg.sem_seg[0] % _PANOPTIC_OFFSET
+        kind = np.uint8 if len(self.meta["classes"]) <= 255 else np.uint16
+        return Prediction(labels=labels.cpu().numpy().astype(kind), raw=sample)
+
+    def draw(self, image: np.ndarray, prediction: Prediction, score: float) -> Image.Image:
+        """Labelled boxes and masks upon an image; or the classes of pixels, with a legend."""
+        if prediction.labels is not None:
+            return paint_labels(image, prediction.labels, self.meta["classes"], self.meta["palette"])
+        visualizer = VISUALIZERS.build({"type": "DetLocalVisualizer", "name": "predict"})
+        visualizer.dataset_meta = self.meta
+        visualizer.add_datasample("", image, prediction.raw, draw_gt=False, pred_score_thr=score)
+        return Image.fromarray(visualizer.get_image())
 
 
 def load_model(cfg: Config, weights: str | Path, device: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -88,17 +94,6 @@ def load_model(cfg: Config, weights: str | Path, device: str) -> tuple[nn.Module
     check_fit(model, tensors, weights)
     model.load_state_dict(tensors, strict=False)
     return model.to(device).eval(), _dataset_meta(cfg, model, info, weights)
-
-
-def _check_names(paths: list[Path]) -> None:
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"no image file {path}")
-    stems: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in stems:
-            raise ValueError(f"{stems[path.stem]} and {path} would write the same file; rename one of them")
-        stems[path.stem] = path
 
 
 def _dataset_meta(cfg: Config, model: nn.Module, info: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
@@ -164,50 +159,36 @@ def _build_pipeline(cfg: Config) -> Compose:
     return Compose([{"type": f"{scope}.LoadImageFromNDArray"}, *keep])
 
 
-def _infer(model: nn.Module, pipeline: Compose, image: np.ndarray) -> BaseDataElement:
-    """The model's prediction for an RGB image `(H, W, 3)`."""
-    data = pipeline({"img": np.ascontiguousarray(image[..., ::-1]), "img_id": 0})
-    with torch.no_grad():
-        return model.test_step({key: [value] for key, value in data.items()})[0]
+def _category_ids(cfg: Config, classes: Sequence[str]) -> list[int]:
+    """The dataset's id of each class: of the file of annotations if it is there, or COCO's, or else the position."""
+    dataset = next(leaf_datasets(cfg.test_dataloader.dataset))
+    annotations = Path(dataset.get("data_root") or ".", dataset.get("ann_file") or "")
+    if annotations.is_file():
+        try:
+            listed = json.loads(annotations.read_text(encoding="utf-8"))["categories"]
+            ids = {category["name"]: category["id"] for category in listed}
+        except (ValueError, KeyError, TypeError):
+            ids = {}
+        if all(name in ids for name in classes):
+            return [ids[name] for name in classes]
+    with DATASETS.switch_scope_and_registry("mmdet") as registry:
+        coco = registry.get("CocoDataset")
+    if coco is not None and tuple(classes) == tuple(coco.METAINFO["classes"]):
+        return [number for number in range(1, 91) if number not in _NOT_IN_COCO]
+    return list(range(len(classes)))
 
 
-def _write_segmentation(
-    image: np.ndarray, sample: BaseDataElement, meta: dict[str, Any], stem: Path
-) -> tuple[Path, Path]:
-    labels = sample.pred_sem_seg.data[0].cpu().numpy()
-    labels = labels.astype(np.uint8 if len(meta["classes"]) <= 256 else np.uint16)
-    label_path, overlay_path = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}_overlay.png")
-    palette = np.asarray(meta["palette"], np.uint8)
-    painted = (OPACITY * palette[labels] + (1 - OPACITY) * image).astype(np.uint8)
-    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=len(palette)))
-    legend = [(meta["classes"][index], tuple(palette[index].tolist())) for index in present]
-    with whole_file(label_path) as unfinished:
-        Image.fromarray(labels).save(unfinished)
-    with whole_file(overlay_path) as unfinished:
-        _add_legend(Image.fromarray(painted), legend).save(unfinished)
-    return label_path, overlay_path
-
-
-def _add_legend(image: Image.Image, entries: list[tuple[str, tuple[int, int, int]]]) -> Image.Image:
-    """The image with a legend of class names and colours to its right."""
-    size = 14
-    font = ImageFont.load_default(size)
-    width = 3 * size + max(int(font.getlength(name)) for name, _ in entries)
-    height = size + len(entries) * 2 * size
-    canvas = Image.new("RGB", (image.width + width, max(image.height, height)), "white")
-    canvas.paste(image, (0, 0))
-    draw = ImageDraw.Draw(canvas)
-    for row, (name, colour) in enumerate(entries):
-        left, top = image.width + size // 2, size // 2 + row * 2 * size
-        draw.rectangle((left, top, left + size, top + size), fill=colour, outline="black")
-        draw.text((left + 3 * size // 2, top + size // 2), name, fill="black", font=font, anchor="lm")
-    return canvas
-
-
-def _write_detection(image: np.ndarray, sample: BaseDataElement, meta: dict[str, Any], stem: Path) -> Path:
-    visualizer = VISUALIZERS.build({"type": "DetLocalVisualizer", "name": "predict"})
-    visualizer.dataset_meta = meta
-    path = stem.with_name(f"{stem.name}_overlay.png")
-    with whole_file(path) as unfinished:
-        visualizer.add_datasample("", image, sample, draw_gt=False, out_file=str(unfinished))
-    return path
+def _to_coco(instances: InstanceData, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Objects in COCO's results format."""
+    found = []
+    for number in range(len(instances)):
+        left, top, right, bottom = instances.bboxes[number].tolist()
+        detection = {
+            "category_id": ids[int(instances.labels[number])],
+            "bbox": [left, top, right - left, bottom - top],
+            "score": float(instances.scores[number]),
+        }
+        if "masks" in instances:
+            detection["segmentation"] = encode_mask(np.asarray(instances.masks[number]))
+        found.append(detection)
+    return found

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +15,18 @@ from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
 from focalnet_backbone.checkpoints import CheckpointError
+from focalnet_backbone.command.predict import main
 from focalnet_backbone.configs import is_mmengine
 from focalnet_backbone.detectron2 import FocalNetCheckpointer
-from focalnet_backbone.detectron2.predict import predict
+from focalnet_backbone.detectron2.predict import Detectron2Predictor
 from focalnet_backbone.detectron2.train import Run
+from focalnet_backbone.features.predictions import PredictionPlan, PredictionSummary, predict_to_files
 from tests.d2.conftest import TINY
 
-TOOL = Path(__file__).parents[2] / "tools" / "predict.py"
+
+def predict(config: Path, weights: Path, inputs: list[Path], out: Path, **options) -> PredictionSummary:
+    plan = PredictionPlan.make(inputs, out)
+    return predict_to_files(Detectron2Predictor(config, weights, device="cpu"), plan, **options)
 
 
 @pytest.fixture
@@ -47,9 +50,10 @@ def images(sample) -> list[Path]:
 
 def test_each_image_gives_a_picture_of_its_size_and_its_detections(weights, images, tmp_path):
     out = tmp_path / "out"
-    pictures = predict(TINY, weights, images, out, device="cpu")
-    assert pictures == [out / f"{image.stem}.png" for image in images]
-    assert sorted(path.name for path in out.iterdir()) == [*(path.name for path in pictures), "predictions.json"]
+    summary = predict(TINY, weights, images, out)
+    pictures = [out / f"{image.stem}_overlay.png" for image in images]
+    assert summary.written == [*pictures, out / "predictions.json"]
+    assert sorted(out.iterdir()) == summary.written
     for image, picture in zip(images, pictures, strict=True):
         before, after = np.asarray(Image.open(image)), np.asarray(Image.open(picture))
         assert before.shape == after.shape
@@ -74,36 +78,52 @@ def test_cocos_own_tools_read_the_results(weights, images, tmp_path, sample):
     content["categories"] = [{"id": 20, "name": "tile"}]
     content["annotations"] = []
     (tmp_path / "truth.json").write_text(json.dumps(content))
-    predict(TINY, weights, images, tmp_path / "out", device="cpu")
+    predict(TINY, weights, images, tmp_path / "out")
     results = COCO(tmp_path / "truth.json").loadRes(str(tmp_path / "out" / "predictions.json"))
     assert set(results.imgToAnns) == {1, 2}
 
 
-def test_the_threshold_is_for_the_pictures_only(weights, images, tmp_path):
-    (picture,) = predict(TINY, weights, images[:1], tmp_path / "out", device="cpu", score_threshold=1.0)
-    np.testing.assert_array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(images[0])))
-    assert json.loads((tmp_path / "out" / "predictions.json").read_text())
+def test_a_threshold_is_for_pictures_and_file_alike(weights, images, tmp_path):
+    everything = predict(TINY, weights, images[:1], tmp_path / "all").detections
+    scores = [d["score"] for d in json.loads((tmp_path / "all" / "predictions.json").read_text())]
+    assert everything == len(scores) > 1
+    middle = sorted(scores)[len(scores) // 2]
+    predict(TINY, weights, images[:1], tmp_path / "some", score_threshold=middle)
+    some = [d["score"] for d in json.loads((tmp_path / "some" / "predictions.json").read_text())]
+    assert some == [score for score in scores if score >= middle]
+    assert len(some) < len(scores)
+    predict(TINY, weights, images[:1], tmp_path / "none", score_threshold=1.0)
+    assert json.loads((tmp_path / "none" / "predictions.json").read_text()) == []
+    picture = np.asarray(Image.open(tmp_path / "none" / f"{images[0].stem}_overlay.png"))
+    np.testing.assert_array_equal(picture, np.asarray(Image.open(images[0])))
 
 
-def test_wrong_images_are_named_before_anything_is_written(weights, images, tmp_path):
-    (tmp_path / "text.jpg").write_text("no image")
-    (tmp_path / images[0].name).write_bytes(images[0].read_bytes())
-    for wrong, error, message in (
-        ([images[0], tmp_path / "nowhere.jpg"], FileNotFoundError, "nowhere.jpg"),
-        ([images[0], tmp_path / "text.jpg"], ValueError, "text.jpg"),
-        ([images[0], tmp_path / images[0].name], ValueError, "would both be written as"),
-    ):
-        with pytest.raises(error, match=message):
-            predict(TINY, weights, wrong, tmp_path / "out", device="cpu")
-    assert not (tmp_path / "out").exists()
+def test_a_users_file_is_not_overwritten_and_results_of_before_are(weights, images, tmp_path):
+    taken = tmp_path / f"{images[1].stem}_overlay.png"
+    Image.open(images[0]).save(taken)
+    before = taken.read_bytes()
+    summary = predict(TINY, weights, images, tmp_path)
+    assert summary.images == 1
+    (reason,) = summary.failed
+    assert str(taken) in reason
+    assert "--force" in reason
+    assert taken.read_bytes() == before
+    assert predict(TINY, weights, images, tmp_path, force=True).images == 2
+    assert predict(TINY, weights, images, tmp_path).images == 2
+    (tmp_path / "predictions.json").write_text("[]")
+    with pytest.raises(FileExistsError, match=r"predictions\.json.* not known as ours"):
+        predict(TINY, weights, images, tmp_path)
 
 
-def test_an_image_is_not_overwritten_by_its_picture(weights, images, tmp_path):
-    Image.open(images[0]).save(tmp_path / "photo.png")
-    before = (tmp_path / "photo.png").read_bytes()
-    with pytest.raises(ValueError, match="would be written over it"):
-        predict(TINY, weights, [tmp_path / "photo.png"], tmp_path, device="cpu")
-    assert (tmp_path / "photo.png").read_bytes() == before
+def test_a_deep_grey_photo_gives_what_its_twin_of_8_bits_gives(weights, images, tmp_path):
+    grey = np.asarray(Image.open(images[0]).convert("L"))
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "b.png")
+    predict(TINY, weights, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out")
+    detections = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    eight, sixteen = ([d["bbox"] for d in detections if d["image_id"] == number] for number in (1, 2))
+    assert len(eight) > 0
+    assert eight == sixteen
 
 
 def test_weights_of_a_backbone_are_refused(weights, images, tmp_path):
@@ -111,31 +131,44 @@ def test_weights_of_a_backbone_are_refused(weights, images, tmp_path):
     backbone = {k.removeprefix("backbone.bottom_up."): v for k, v in saved.items() if "bottom_up" in k}
     torch.save(backbone, tmp_path / "backbone.pth")
     with pytest.raises(CheckpointError, match="whole model"):
-        predict(TINY, tmp_path / "backbone.pth", images, tmp_path / "out", device="cpu")
+        predict(TINY, tmp_path / "backbone.pth", images, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("predict_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_tool_writes_pictures_and_says_a_users_error_in_one_line(
-    tool, weights, images, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    command = [str(TOOL), str(TINY), str(weights), str(images[0]), "--out", "out", "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", command)
-    assert tool.main() == 0
-    assert (tmp_path / "out" / f"{images[0].stem}.png").is_file()
-    assert capsys.readouterr().out == f"wrote out/{images[0].stem}.png\n"
-    for place, wrong in ((1, "nowhere.yaml"), (2, "nowhere.pth"), (3, "nowhere.jpg")):
-        monkeypatch.setattr(sys, "argv", [*command[:place], wrong, *command[place + 1 :]])
-        assert tool.main() == 2
+def test_the_tool_says_a_users_error_in_one_line(weights, images, tmp_path, capsys):
+    command = [str(TINY), str(weights), str(images[0]), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    for place, wrong in ((0, "nowhere.yaml"), (1, "nowhere.pth"), (2, "nowhere.jpg")):
+        assert main([*command[:place], wrong, *command[place + 1 :]]) == 2
         assert re.fullmatch(rf"predict.py: .*{wrong}.*\n", capsys.readouterr().err)
+    with pytest.raises(SystemExit):
+        main([*command, "--score-threshold", "50"])
+    assert "must be a number from 0 to 1, got '50'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_tool_does_all_photos_of_folders_but_the_bad_ones_which_it_names(weights, images, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    (photos / "a.png").write_bytes(images[0].read_bytes())
+    (photos / "more" / "b.jpg").write_bytes(images[1].read_bytes())
+    (photos / "bad.jpg").write_text("no image")
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(photos / "more" / "depth.tif")
+    command = [str(TINY), str(weights), str(photos), str(images[0].parent / "*2.*"), "--device", "cpu"]
+    assert main([*command, "--out", str(photos), "--no-overlay"]) == 1
+    output, errors = capsys.readouterr()
+    assert re.search(r"3 images done, 2 failed, \d+ detections, written to", output)
+    assert [line for line in errors.splitlines() if line.startswith("failed: ")] == [
+        f"failed: cannot read {photos / 'bad.jpg'} as an image: cannot identify image file '{photos / 'bad.jpg'}'",
+        f"failed: cannot read {photos / 'more' / 'depth.tif'} as an image: it holds floating-point values, whose range "
+        "is unknown; convert it to 8 or 16 bits",
+    ]
+    names = {detection["file_name"] for detection in json.loads((photos / "predictions.json").read_text())}
+    assert names == {str(photos / "a.png"), str(photos / "more" / "b.jpg"), str(images[1])}
+    assert main([*command, "--out", str(photos)]) == 1
+    assert (photos / "more" / "b_overlay.png").is_file()
+    # What it wrote into the folder of the photos is no photo of the next run.
+    assert main([*command, "--out", str(photos)]) == 1
+    assert "3 images done, 2 failed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
