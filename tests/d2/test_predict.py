@@ -111,7 +111,7 @@ def test_a_users_file_is_not_overwritten_and_results_of_before_are(weights, imag
     assert predict(TINY, weights, images, tmp_path, force=True).images == 2
     assert predict(TINY, weights, images, tmp_path).images == 2
     (tmp_path / "predictions.json").write_text("[]")
-    with pytest.raises(FileExistsError, match=r"predictions\.json.* not known as ours"):
+    with pytest.raises(FileExistsError, match=r"predictions\.json.* not written by this program"):
         predict(TINY, weights, images, tmp_path)
 
 
