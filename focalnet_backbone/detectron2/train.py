@@ -154,13 +154,14 @@ def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
     Args:
         job: what to train, and how.
         resume: go on from the last checkpoint in `job.output_dir`, if there is one. The iterations that follow are
-            those of an uninterrupted run: no image is left out or repeated.
+            those of an uninterrupted run: no image is left out or repeated. Learning rate, schedule and the
+            optimizer's other settings are those of the job now, and the log says what has changed; the seed stays.
 
     Raises:
         FileExistsError: there is a training in `job.output_dir`, and `resume` is False.
         FloatingPointError: a loss is not finite; the message has the iteration and the losses.
-        ValueError: the training to resume had other classes, another batch size or number of processes, or not all
-            processes see its checkpoint.
+        ValueError: the training to resume had other classes, another batch size, number of processes or optimizer,
+            or was longer, or not all processes see its checkpoint.
         CheckpointError: the weights to start from do not fit.
     """
     if not resume:
@@ -174,10 +175,18 @@ def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
     if resuming:
         _check_resumable(saved, checkpointer.get_checkpoint_file())
     start_iter = saved["iteration"] + 1 if resuming else 0
+    if start_iter > job.max_iter:
+        raise ValueError(
+            f"the training in {job.output_dir} has done {start_iter} iterations, of {job.max_iter} asked for"
+        )
     if len(set(comm.all_gather(start_iter))) > 1:
         raise ValueError(f"not all processes see the checkpoints in {job.output_dir}; the machines must share it")
 
     seed = saved["run"]["seed"] if resuming else job.seed if job.seed >= 0 else comm.shared_random_seed()
+    if resuming and 0 <= job.seed != seed:
+        logger.warning(
+            "the seed stays %d, that of the training which is resumed, and does not become %d", seed, job.seed
+        )
     loader = job.train_loader(seed, start_iter)
     run = Run(seed, job.batch_size, comm.get_world_size(), categories_of(job.train_names[0]))
     if resuming:
@@ -187,7 +196,7 @@ def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
     results: dict[str, Any] = {}
     trainer.register_hooks(_build_hooks(job, trainer, checkpointer, run, results, resuming=resuming))
     if resuming:
-        trainer.load_state_dict(saved["trainer"])
+        _restore(trainer, saved["trainer"], job.output_dir)
     try:
         trainer.train(start_iter, job.max_iter)
     except FloatingPointError as error:
@@ -274,6 +283,47 @@ def _check_same(run: Run, saved: dict[str, Any], output_dir: str) -> None:
     for key, value in run.state_dict().items():
         if saved[key] != value:
             raise ValueError(f"the training in {output_dir} had {key} {saved[key]}, which cannot change to {value}")
+
+
+def _restore(trainer: SimpleTrainer, saved: dict[str, Any], output_dir: str) -> None:
+    """Restore the trainer's state, but not what the config says of optimizer and schedule, which may have changed.
+
+    Raises `ValueError` if the state is of another optimizer, or of other parameters.
+    """
+    optimizer = trainer.optimizer
+    scheduler = next(hook.scheduler for hook in trainer._hooks if isinstance(hook, hooks.LRScheduler))
+    wanted = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    rates = list(scheduler.base_lrs)
+    groups = saved["optimizer"]["param_groups"]
+    if set(groups[0]) - {"params"} != set(wanted[0]):
+        raise ValueError(
+            f"the training in {output_dir} had another optimizer, which cannot change to {_kind(optimizer)}"
+        )
+    try:
+        trainer.load_state_dict(saved)
+    except ValueError as error:
+        raise ValueError(f"the training in {output_dir} trained other parameters (as by FREEZE_AT): {error}") from error
+    changes = {
+        (key, str(old[key]), str(new[key]))
+        for old, new in zip(groups, wanted, strict=True)
+        for key in new
+        if key not in ("lr", "initial_lr") and old[key] != new[key]
+    }
+    changes |= {
+        ("learning rate", f"{a:.4g}", f"{b:.4g}") for a, b in zip(scheduler.base_lrs, rates, strict=True) if a != b
+    }
+    for key, old, new in sorted(changes):
+        logger.warning("resumed with %s %s, where the training had %s", key, new, old)
+    # The rates are computed anew, as another schedule changes them too; they are the same if nothing has changed.
+    scheduler.base_lrs = rates
+    for group, new, rate in zip(optimizer.param_groups, wanted, scheduler.get_lr(), strict=True):
+        group.update(new, lr=rate)
+    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+
+
+def _kind(optimizer: torch.optim.Optimizer) -> str:
+    """The name of an optimizer, without what detectron2 puts before it to clip gradients."""
+    return next(kind.__name__ for kind in type(optimizer).__mro__ if kind.__module__.startswith("torch.optim"))
 
 
 def _explain_divergence(error: FloatingPointError, trainer: SimpleTrainer) -> str:

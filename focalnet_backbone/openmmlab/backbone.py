@@ -13,7 +13,9 @@ from torch import Tensor
 from focalnet_backbone.checkpoints import CheckpointError, load_checkpoint
 from focalnet_backbone.network import backbone
 from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.openmmlab.losses import mend_cross_entropy
 from focalnet_backbone.openmmlab.weights import read_weights
+from focalnet_backbone.system.switches import check_switch
 
 RENAMED = {
     "use_postln": "use_post_layernorm",
@@ -58,8 +60,10 @@ class FocalNet(backbone.FocalNet, BaseModule):
         init_cfg: dict | list[dict] | None = None,
         **knobs: Any,
     ) -> None:
+        mend_cross_entropy()  # A segmentor builds its backbone first, and its losses after.
         knobs = _translate_release({"with_cp": with_cp, "init_cfg": init_cfg}, knobs)
         with_cp, init_cfg = knobs.pop("with_cp"), knobs.pop("init_cfg")
+        check_switch("with_cp", with_cp)
         if "out_features" in knobs:
             raise TypeError("this FocalNet is told its outputs by out_indices (0 is the first stage), not out_features")
         config = FocalNetConfig() if variant is None else FocalNetConfig.from_variant(variant)

@@ -19,6 +19,7 @@ from focalnet_backbone.command import train_net
 from focalnet_backbone.command.train_net import job_from_arguments, make_parser, run_command
 from focalnet_backbone.data_check.report import Report
 from focalnet_backbone.detectron2 import train as train_module
+from focalnet_backbone.detectron2.jobs import load_job
 from focalnet_backbone.detectron2.loader import SeededDataset
 from focalnet_backbone.detectron2.predict import Detectron2Predictor
 from focalnet_backbone.features.images import load_image
@@ -295,6 +296,38 @@ def test_a_lazy_config_trains_resumes_and_predicts(sample, tmp_path):
     image = sample / "images" / "validation" / "00001.jpg"
     predictor = Detectron2Predictor(LAZY, tmp_path / "model_final.pth", device="cpu")
     assert predictor.predict(image, load_image(image).permute(1, 2, 0).numpy()).detections is not None
+
+
+def test_a_resumed_training_takes_what_the_config_says_now(sample, tmp_path, refused):
+    """After two iterations, another rate and another schedule: the rates are those of a training begun with them."""
+    new = ["SOLVER.BASE_LR", "0.001", "SOLVER.STEPS", "(3,)", "SOLVER.WEIGHT_DECAY", "0.01", "SOLVER.MAX_ITER", "4"]
+    rates = {}
+    for name, first in (("cut", ["SOLVER.MAX_ITER", "2"]), ("whole", [*new[:-1], "4"])):
+        run_command(arguments(sample, tmp_path / name, *first, splits=("train",)))
+    run_command(arguments(sample, tmp_path / "cut", "--resume", *new, splits=("train",)))
+    for name in ("cut", "whole"):
+        groups = torch.load(tmp_path / name / "model_final.pth", weights_only=True)["trainer"]["optimizer"][
+            "param_groups"
+        ]
+        rates[name] = [(group["lr"], group["weight_decay"]) for group in groups]
+    assert rates["cut"] == rates["whole"]
+    log = (tmp_path / "cut" / "log.txt").read_text()
+    assert "resumed with learning rate 0.001, where the training had" in log
+    assert "resumed with weight_decay 0.01" in log
+    with refused("train_net.py", "another optimizer, which cannot change to ADAMW|AdamW|SGD"):
+        optimizer = "SGD" if "betas" in groups[0] else "ADAMW"
+        run_command(arguments(sample, tmp_path / "cut", "--resume", "SOLVER.OPTIMIZER", optimizer, splits=("train",)))
+    with refused("train_net.py", "has done 4 iterations, of 3 asked for"):
+        run_command(arguments(sample, tmp_path / "cut", "--resume", "SOLVER.MAX_ITER", "3", splits=("train",)))
+
+
+def test_the_values_that_a_lazy_training_leaves_are_refused_with_their_source(sample, tmp_path, refused):
+    job = load_job(LAZY)
+    job.save(tmp_path / "config.yaml")
+    message = r"config.yaml tells the values of a LazyConfig, which cannot be read back; give .*tiny_lazy.py instead"
+    for flags in ([], ["--eval-only"], ["--resume"]):
+        with refused("train_net.py", message):
+            run_command(["--config-file", str(tmp_path / "config.yaml"), *dataset_arguments(sample), *flags])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ from focalnet_backbone.detectron2.jobs.job import Job, first_line
 from focalnet_backbone.detectron2.loader import PhotosOnly, build_train_loader
 from focalnet_backbone.detectron2.own_datasets import evaluator_of, register_own
 
+LAZY_MARK = "# The values of the LazyConfig "
+"""What a `config.yaml` begins with that `LazyJob.save` wrote; the path of the config follows."""
+
 
 class LazyJob(Job):
     """A job from a LazyConfig with `model`, `optimizer`, `lr_multiplier`, `dataloader` and `train`, as detectron2's.
@@ -33,6 +36,7 @@ class LazyJob(Job):
     semantic_hint = "take the config of one"
 
     def __init__(self, config: str | Path, overrides: Sequence[str] = ()) -> None:
+        self.source = Path(config).resolve()
         self.cfg = load_lazy(config, overrides)
         try:
             self._read(self.cfg.train)
@@ -178,8 +182,9 @@ class LazyJob(Job):
         return instantiate(config)
 
     def save(self, path: Path) -> None:
-        """Write the config as YAML."""
+        """Write the config as YAML, for people to read: what it calls is a program, and only its source is run."""
         LazyConfig.save(self.cfg, str(path))
+        path.write_text(f"{LAZY_MARK}{self.source}\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
 
 
 def load_lazy(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
