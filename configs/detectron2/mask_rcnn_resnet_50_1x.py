@@ -1,0 +1,10 @@
+"""Mask R-CNN with ResNet-50 on COCO 2017, 1x schedule (12 epochs): a twin of FocalNet-T's.
+
+Published, by a recipe of its own: box AP 38.0, mask AP 34.4; 44.2 M parameters, 260 GFLOPs at 800x1280.
+
+    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_resnet_50_1x.py
+"""
+
+from ._twins import set_up
+
+model, dataloader, optimizer, lr_multiplier, train = set_up("resnet_50", epochs=12)

@@ -1,0 +1,10 @@
+"""Mask R-CNN with Swin-S on COCO 2017, 1x schedule (12 epochs): a twin of FocalNet-S's.
+
+Published: box AP 46.5, mask AP 42.1; 69.1 M parameters, 354 GFLOPs at 800x1280.
+
+    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_swin_small_1x.py
+"""
+
+from ._twins import set_up
+
+model, dataloader, optimizer, lr_multiplier, train = set_up("swin_small", epochs=12, drop_path_rate=0.2)

@@ -1,0 +1,10 @@
+"""Mask R-CNN with ViT-B on COCO 2017, 3x schedule (36 epochs): a twin of FocalNet-B's.
+
+No results are published.
+
+    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_vit_base_3x.py
+"""
+
+from ._twins import set_up
+
+model, dataloader, optimizer, lr_multiplier, train = set_up("vit_base", epochs=36, drop_path_rate=0.5)

@@ -1,0 +1,13 @@
+"""Mask R-CNN with ConvNeXt-S on COCO 2017, 1x schedule (12 epochs): a twin of FocalNet-S's.
+
+    tools/dist_train.sh configs/mmdet/mask_rcnn_convnext_small_1x.py 8 --amp
+
+No results are published.
+"""
+
+_base_ = ["./_base_/mask_rcnn_twin_1x.py"]
+
+model = dict(
+    backbone=dict(_delete_=True, **_base_.convnext_small, drop_path_rate=0.2),
+    neck=dict(in_channels=_base_.widths_small),
+)
