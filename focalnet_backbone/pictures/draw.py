@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from focalnet_backbone.pictures.modulation import BlockKernels, ModulationView
+from focalnet_backbone.pictures.receptive_field import MeanField
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,6 +89,35 @@ def draw_kernels(kernels: Sequence[BlockKernels], *, channels: int = 36) -> Figu
             drawn = panel.imshow(mosaic.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
             panel.set_title(f"stage {block.stage}, block {block.block}, level {level}: {size}x{size}", fontsize=9)
             _add_colour_bar(figure, drawn, panel)
+    return figure
+
+
+def draw_receptive_fields(fields: Mapping[str, MeanField], *, columns: int = 4) -> Figure:
+    """Draw effective receptive fields side by side, each relative to its largest value, in steps of powers of ten.
+
+    Squares hold 50 % (dashed) and 95 % of the gradient.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.patches import Rectangle
+
+    columns = min(columns, len(fields))
+    height, width = next(iter(fields.values())).values.shape
+    blank = torch.zeros(3, height, width, dtype=torch.uint8)
+    figure, panels = _make_grid(blank, math.ceil(len(fields) / columns), columns)
+    flat = [panel for row in panels for panel in row]
+    for panel, (name, field) in zip(flat, fields.items(), strict=False):
+        values = (field.values / field.values.max()).clamp(min=1e-4)
+        drawn = panel.imshow(values.numpy(), extent=(0, width, height, 0), cmap="inferno", norm=LogNorm(1e-4, 1))
+        sides = {share: field.spread(share) for share in (0.5, 0.95)}
+        for share, side in sides.items():
+            corner = (field.center[1] - side / 2, field.center[0] - side / 2)
+            style = "--" if share == 0.5 else "-"
+            panel.add_patch(
+                Rectangle(corner, side, side, fill=False, edgecolor="white", linestyle=style, linewidth=0.8)
+            )
+        panel.set(xlim=(0, width), ylim=(height, 0))
+        panel.set_title(f"{name}\n50 % in {sides[0.5]} px, 95 % in {sides[0.95]} px", fontsize=8)
+    _add_colour_bar(figure, drawn, flat)
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -74,6 +74,59 @@ def effective_receptive_field(
         total = outputs[0][0, row, column].sum()
         (gradient,) = torch.autograd.grad(total, pixel_values, retain_graph=True)
         yield gradient[0].norm(dim=0).float().cpu()
+
+
+@dataclass(frozen=True)
+class MeanField:
+    """An effective receptive field, averaged.
+
+    Attributes:
+        values: magnitude of the gradient at each pixel, `(H, W)`.
+        center: row and column, in pixels, of the middle of the output's cell.
+    """
+
+    values: Tensor
+    center: tuple[float, float]
+
+    def spread(self, share: float) -> int:
+        """Side in pixels of the smallest square around the centre that holds this share of the gradient."""
+        height, width = self.values.shape
+        down = (torch.arange(height) + 0.5 - self.center[0]).abs()
+        across = (torch.arange(width) + 0.5 - self.center[1]).abs()
+        half = torch.maximum(down[:, None], across).ceil().long().flatten()
+        sums = torch.zeros(int(half.max()) + 1, dtype=torch.double).index_add_(0, half, self.values.double().flatten())
+        return 2 * int((sums.cumsum(0) < share * sums.sum()).sum())
+
+
+def mean_receptive_field(
+    network: nn.Module, images: Iterable[Tensor], stage: int, *, channels: int = 8, seed: int = 0
+) -> MeanField:
+    """Where the middle of a map looks, over many images and channels, as arXiv 1701.04128 averages it.
+
+    Args:
+        network: maps images to a sequence of feature maps, finest first.
+        images: normalised images `(1, C, H, W)`, all of one size.
+        stage: which of the maps, from 1.
+        channels: how many of a map's channels, drawn anew for each image.
+        seed: of that draw.
+
+    Returns:
+        The mean over images and channels of the gradient's magnitude over the image's colours.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    fields = []
+    with _untrained(network), torch.enable_grad():
+        for image in images:
+            image = image.detach().requires_grad_()
+            features = network(image)[stage - 1]
+            row, column = features.shape[2] // 2, features.shape[3] // 2
+            chosen = torch.randperm(features.shape[1], generator=generator)[:channels].tolist()
+            outputs = features[0, chosen, row, column]
+            gradients = [torch.autograd.grad(output, image, retain_graph=True)[0][0] for output in outputs]
+            fields.append(torch.stack([gradient.norm(dim=0) for gradient in gradients]).mean(dim=0).float().cpu())
+    height, width = fields[0].shape
+    center = ((row + 0.5) * height / features.shape[2], (column + 0.5) * width / features.shape[3])
+    return MeanField(torch.stack(fields).mean(dim=0), center)
 
 
 @contextmanager

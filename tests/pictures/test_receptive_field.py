@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from focalnet_backbone import FocalNet
-from focalnet_backbone.pictures.receptive_field import effective_receptive_field, kernel_reach
+from focalnet_backbone.pictures.receptive_field import (
+    MeanField,
+    effective_receptive_field,
+    kernel_reach,
+    mean_receptive_field,
+)
 
 KNOBS = {"embed_dim": 4, "depths": [1, 2, 1], "focal_levels": [2, 1, 1], "focal_windows": [3, 5, 3]}
 
@@ -62,3 +67,31 @@ def test_the_effective_field_is_the_gradient_of_the_place():
     sums = [output[0, 1, 1].sum() for output in outputs]
     gradient = torch.stack([(sums[2 * c] - sums[2 * c + 1]) / (2 * step) for c in range(3)])
     torch.testing.assert_close(field[row, column].double(), gradient.norm(), rtol=1e-5, atol=1e-8)
+
+
+def test_the_mean_field_of_a_convolution_is_the_magnitude_of_its_kernel_averaged_over_channels():
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(3, 5, 3, stride=2, padding=1)
+    images = (torch.randn(1, 3, 12, 16) for _ in range(2))
+    field = mean_receptive_field(pyramid_of(convolution), images, stage=1, channels=5)
+    expected = torch.zeros(12, 16)
+    # The middle cell of 6 x 8 is the fourth and fifth, whose kernel begins one pixel before twice as much.
+    expected[5:8, 7:10] = convolution.weight.norm(dim=1).mean(dim=0).detach()
+    torch.testing.assert_close(field.values, expected)
+    assert field.center == (7, 9)
+
+
+def pyramid_of(convolution: torch.nn.Module) -> torch.nn.Module:
+    """A network of one map, which is the convolution's."""
+    network = torch.nn.Module()
+    network.convolution = convolution
+    network.forward = lambda x: (convolution(x),)
+    return network
+
+
+def test_the_spread_is_the_side_of_the_square_that_holds_a_share():
+    values = torch.zeros(20, 20)
+    values[8:12, 8:12] = 1.0
+    values[2:18, 2] = 1.0  # As much again, 7 to 8 pixels from the centre.
+    field = MeanField(values, (10.0, 10.0))
+    assert [field.spread(share) for share in (0.1, 0.5, 0.51, 1.0)] == [2, 4, 16, 16]
