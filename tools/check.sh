@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up, lint, check the direction of imports, build the documents' site in build/site, and run the whole test suite.
+# Set up, lint, check types and the direction of imports, build the documents' site in build/site, and run the whole test suite.
 # Arguments go to pytest: `bash tools/check.sh -k modulation`.
 set -euo pipefail
 
@@ -10,6 +10,7 @@ cd "$repo"
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .
+"$python" -m mypy --no-error-summary
 "$venv/bin/lint-imports" --no-logo
 NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --quiet
 fill_caches
