@@ -55,6 +55,9 @@ RULES = [
     Rule("python tools/* *_sample/iter_1200.pth*", replace=("iter_1200.pth", "iter_2.pth")),
     # models.md
     Rule("python tools/pretrain_mim.py *", add="--steps 1 --warmup-steps 0 --batch-size 2"),
+    # explore.md, report.md
+    Rule("focalnet explore *", add="--fields 1 --max-size 64"),
+    Rule("focalnet report outputs/mask_rcnn *", "a trained model", "no folder outputs/mask_rcnn"),
     # speed.md
     Rule("python tools/benchmark.py *", add="--size 32 --measure forward memory --scaling 32 64 --rounds 1"),
 ]

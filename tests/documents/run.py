@@ -15,6 +15,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from focalnet_backbone.command import main as focalnet
 from focalnet_backbone.openmmlab.runners import load_config
 from tests.documents.pages import ROOT, Item, read_blocks, read_items
 from tests.documents.rules import find_rule
@@ -75,7 +76,11 @@ class PageRun:
             failed = self.build_config(text)
         elif item.language == "python":
             failed = self.run_snippet(text)
-        elif (words := shlex.split(text))[0] == "python" and words[1].endswith(".py") and not IN_SHELL.search(text):
+        elif IN_SHELL.search(text) or (words := shlex.split(text))[0] not in ("python", "focalnet"):
+            return run_in_shell(text)
+        elif words[0] == "focalnet":
+            failed = bool(focalnet(words[1:]))
+        elif words[1].endswith(".py"):
             failed = run_here(*words[1:])
         else:
             return run_in_shell(text)
