@@ -153,7 +153,8 @@ def _read_split(name: str, given: dict) -> Split | None:
 def _read_classes(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise FileNotFoundError(f"no names of classes at {path}")
-    names = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())))
+    lines = map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())
+    names = tuple(line for line in lines if line and not line.startswith("# "))
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if not names or repeated:
         raise ValueError(f"{path} names {f'{repeated[0]!r} more than once' if repeated else 'no class'}")

@@ -67,7 +67,7 @@ def read(*arguments: object) -> own_data.OwnData | None:
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     make_files(tmp_path, photos=["1.jpg"], labels=["1.png"])
-    (tmp_path / "names.txt").write_text("\ufeffroad\n\n car \nsky\n", encoding="utf-8")
+    (tmp_path / "names.txt").write_text("\ufeff# of a city\nroad\n\n car \nsky\n", encoding="utf-8")
     (tmp_path / "one.txt").write_text("road\n")
     (tmp_path / "twice.txt").write_text("road\nroad\n")
     (tmp_path / "train.json").write_text("{}")

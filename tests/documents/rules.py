@@ -53,6 +53,16 @@ RULES = [
         add="--cfg-options train_cfg.max_iters=2 train_dataloader.batch_size=2",
     ),
     Rule("python tools/* *_sample/iter_1200.pth*", replace=("iter_1200.pth", "iter_2.pth")),
+    # own-data.md
+    Rule(
+        "python tools/train.py configs/mmseg/upernet_focalnet_sample.py --train-images *",
+        add="--cfg-options train_cfg.max_iters=2 train_dataloader.batch_size=2",
+    ),
+    Rule("python tools/test.py work_dirs/own/* work_dirs/own/iter_1200.pth", replace=("iter_1200.pth", "iter_2.pth")),
+    Rule(
+        "python tools/train.py configs/mmdet/mask_rcnn_focalnet_sample.py --train-images *",
+        add="--cfg-options train_cfg.max_iters=2 train_dataloader.batch_size=2",
+    ),
     # models.md
     Rule("python tools/pretrain_mim.py *", add="--steps 1 --warmup-steps 0 --batch-size 2"),
     # explore.md, report.md

@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Convert the labels of labelling programs; `--help` tells how."""
+
+import sys
+
+from focalnet_backbone.command.import_labels import main
+
+if __name__ == "__main__":
+    sys.exit(main())
