@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import detectron2
-from detectron2.data import DatasetCatalog, MetadataCatalog
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
 from detectron2.data.datasets import load_coco_json
-from detectron2.data.detection_utils import read_image
 
 from focalnet_backbone.annotations.coco import coco_facts
 from focalnet_backbone.annotations.mend import mend_as_loaded
@@ -158,8 +158,12 @@ def _check_labels(name: str, dicts: list[dict], photos: dict[str, dict], use: Us
 
 
 def _look(job: Job, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
-    load = functools.partial(read_image, format=job.image_format)
+    load = functools.partial(_read_image, format=job.image_format)
     return look_at_photos(list(paths), load, f"detectron2 {detectron2.__version__} {job.image_format}")
+
+
+def _read_image(path: str, format: str) -> np.ndarray:
+    return detection_utils.read_image(path, format=format)  # By its module, as the plugin may put a better one there.
 
 
 def _compare_classes(job: Job, report: Report) -> None:
