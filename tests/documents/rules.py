@@ -40,6 +40,13 @@ RULES = [
     Rule("bash tools/demo.sh", needs="minutes; tests/test_demo.py runs it with --quick"),
     Rule("bash tools/check.sh*", needs="to be outside of the tests, which it runs"),
     Rule("pip install *", needs="a package index, and an environment to change"),
+    # command.md
+    Rule("focalnet sample data/sample", add="--train 4 --val 2 --size 64"),
+    Rule(
+        "focalnet train upernet_focalnet_sample.py",
+        add="--cfg-options train_cfg.max_iters=2 train_cfg.val_interval=2 train_dataloader.batch_size=2",
+    ),
+    Rule("focalnet * work_dirs/upernet_focalnet_sample/iter_1200.pth*", replace=("iter_1200.pth", "iter_2.pth")),
     # detectron2.md
     Rule("python tools/train_net.py *configs/detectron2/mask_rcnn_focalnet_tiny_srf_1x*", "COCO", "coco_2017_*"),
     Rule("python tools/predict.py *_1x.yaml model_final.pth photo.jpg *", "a trained model", "no image file photo.jpg"),
