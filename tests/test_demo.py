@@ -47,11 +47,14 @@ def test_the_page_holds_all_pictures_commands_and_numbers(demo):
         "upernet/predictions/00004_overlay.png",
     } <= shown
     assert {"seen/coffee.png.gates.png", "seen/00001.jpg.modulator.png", "seen/kernels_stage3.png"} <= shown
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    links = re.findall(r'href="([^"]+)"', page)
+    assert links == ["mask_rcnn/report.html", "upernet/report.html", "explore.html"]
+    assert all((demo.folder / link).is_file() for link in links)
+    assert not re.search(r'src="(?!data:)', page)
 
     text = unescape(page)
     steps = list((demo.folder / "steps").iterdir())
-    assert len(steps) == 10
+    assert len(steps) == 13
     for step in steps:
         _, tool, *_ = step.read_text().splitlines()
         assert f"<pre>python {tool} " in text
@@ -70,8 +73,8 @@ def test_what_is_done_is_not_done_again(demo):
     before = weights.stat().st_mtime_ns
     (demo.folder / "steps" / "seen_over").unlink()
     output = demo.run()
-    assert output.count(": done before\n") == 9
-    assert "[10/10] The same over the photographs\n" in output
+    assert output.count(": done before\n") == 12
+    assert "[12/13] The same over the photographs\n" in output
     assert weights.stat().st_mtime_ns == before
 
 

@@ -11,7 +11,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 # With --quick, what the commands are given in addition.
-size=() detectron2=() mmseg=()
+size=() detectron2=() mmseg=() look=()
 out=outputs/demo
 case "${1:-}" in
 "") ;;
@@ -21,6 +21,7 @@ case "${1:-}" in
     size=(--train 4 --val 4)
     detectron2=(SOLVER.MAX_ITER 1 SOLVER.IMS_PER_BATCH 2)
     mmseg=(train_cfg.max_iters=1 train_dataloader.batch_size=2)
+    look=(--fields 1 --max-size 64)
     ;;
 *) usage ;;
 esac
@@ -38,10 +39,10 @@ step() {
     count=$((count + 1))
     echo
     if [ -e "$note" ]; then
-        echo "[$count/10] $title: done before"
+        echo "[$count/13] $title: done before"
         return
     fi
-    echo "[$count/10] $title"
+    echo "[$count/13] $title"
     shift 2
     echo "    python $*"
     "$python" "$@"
@@ -65,7 +66,10 @@ step mask_rcnn "Mask R-CNN by detectron2: training and evaluation, a few minutes
     --val-json "$data/coco/instances_validation.json" --val-images "$data/images/validation" \
     OUTPUT_DIR "$out/mask_rcnn" "${detectron2[@]}"
 step mask_rcnn_predictions "What the Mask R-CNN finds" tools/predict.py "$config" "$out/mask_rcnn/model_final.pth" \
-    "${shown[@]}" --out "$out/mask_rcnn/predictions"
+    "$data/images/validation" --out "$out/mask_rcnn/predictions"
+step mask_rcnn_report "How it learned, and where it is wrong" -m focalnet_backbone report "$out/mask_rcnn" \
+    --predictions "$out/mask_rcnn/predictions/predictions.json" --images "$data/images/validation" \
+    --annotations "$data/coco/instances_validation.json" --out "$out/mask_rcnn/report.html"
 
 config=configs/mmseg/upernet_focalnet_sample.py
 step upernet "UPerNet by mmsegmentation: training, a few minutes" tools/train.py "$config" --resume \
@@ -74,12 +78,17 @@ step upernet "UPerNet by mmsegmentation: training, a few minutes" tools/train.py
 weights=$out/upernet/$(basename "$(cat "$out/upernet/last_checkpoint")")
 step upernet_test "UPerNet by mmsegmentation: evaluation" tools/test.py "$config" "$weights" \
     --work-dir "$out/upernet/test" --cfg-options test_dataloader.dataset.data_root="$data"
-step upernet_predictions "What the UPerNet finds" tools/predict.py "$config" "$weights" "${shown[@]}" \
+step upernet_predictions "What the UPerNet finds" tools/predict.py "$config" "$weights" "$data/images/validation" \
     --out "$out/upernet/predictions"
+step upernet_report "How it learned, and where it is wrong" -m focalnet_backbone report "$out/upernet" \
+    --predictions "$out/upernet/predictions" --images "$data/images/validation" \
+    --annotations "$data/annotations/validation" --out "$out/upernet/report.html"
 
 step seen "What the UPerNet's backbone sees" tools/visualize.py "$photos/chelsea.png" "$photos/coffee.png" \
     "${shown[0]}" --variant focalnet_tiny_srf --weights "$weights" --out "$out/seen"
 step seen_over "The same over the photographs" tools/visualize.py "$photos/chelsea.png" "${shown[0]}" \
     --what modulator --overlay --variant focalnet_tiny_srf --weights "$weights" --out "$out/seen/overlay"
+step explore "A page to look around in" -m focalnet_backbone explore "$photos/chelsea.png" \
+    --variant focalnet_tiny_srf --weights "$weights" "${look[@]}" --out "$out/explore.html"
 
 "$python" tools/demo_report.py "$out"

@@ -3,7 +3,7 @@
 
     python tools/demo_report.py outputs/demo
 
-The page, `index.html` in that folder, holds its pictures, so it can be sent as it is.
+The page, `index.html` in that folder, holds its pictures, and leads to the report of each training beside it.
 The exit status is 0 if it was written, 1 if something that it shows is missing.
 """
 
@@ -148,15 +148,91 @@ def describe_environment() -> str:
     return html.escape(f"Python {platform.python_version()}, {', '.join(versions)}; {os.cpu_count()} CPU cores")
 
 
-def make_page(demo: Demo) -> str:
-    """The page. Raises `FileNotFoundError` if something that it shows is missing."""
-    detection = read_detection(demo.folder / "mask_rcnn" / "metrics.json")
-    means, classes = read_segmentation(demo.folder / "upernet" / "test")
+def link(page: str, text: str) -> str:
+    """A paragraph that leads to a page beside this one."""
+    return f'<p><a href="{html.escape(page)}">{html.escape(text)}</a></p>'
+
+
+def show_pyramids(demo: Demo) -> str:
+    """The section on feature pyramids."""
+    return section(
+        "Feature pyramids",
+        "<p>The four stages of FocalNet-T, at strides 4 to 32: the three principal components of each map as red, "
+        "green and blue. The weights are random, so what shows is structure, not meaning.</p>",
+        demo.command("photos"),
+        demo.command("pyramids"),
+        demo.pictures("pyramids/*.png"),
+    )
+
+
+def show_detector(demo: Demo, detection: dict[str, float]) -> str:
+    """The section on the Mask R-CNN, with its average precisions."""
     things = [key.removeprefix("bbox/AP-") for key in detection if key.startswith("bbox/AP-")]
-    average_precisions = [
+    rows = [
         (name, *(number(detection[f"{task}/AP{suffix}"]) for task in ("bbox", "segm")))
         for name, suffix in [("all", ""), *((thing, f"-{thing}") for thing in things)]
     ]
+    return section(
+        "Mask R-CNN by detectron2",
+        "<p>A small FocalNet under a feature pyramid network, trained from nothing on drawn objects on "
+        "photographs; the validation images show other photographs. COCO's average precision:</p>",
+        demo.command("dataset"),
+        demo.command("mask_rcnn"),
+        make_table(["class", "box AP", "mask AP"], rows),
+        demo.command("mask_rcnn_predictions"),
+        demo.pictures("mask_rcnn/predictions/0000[1-4]_overlay.png", 256),
+        demo.command("mask_rcnn_report"),
+        link("mask_rcnn/report.html", "Its report: curves, precision over recall, confusions, best and worst images"),
+    )
+
+
+def show_segmenter(demo: Demo, means: dict[str, float], classes: list[tuple[str, str, str]]) -> str:
+    """The section on the UPerNet, with its intersections over union."""
+    rows = [("mean", number(means["mIoU"]), number(means["mAcc"])), *classes]
+    return section(
+        "UPerNet by mmsegmentation",
+        "<p>A small FocalNet with UPerNet's head on the same images, by pixels. Intersection over union:</p>",
+        demo.command("upernet"),
+        demo.command("upernet_test"),
+        make_table(["class", "IoU", "accuracy"], rows),
+        demo.command("upernet_predictions"),
+        demo.pictures("upernet/predictions/0000[1-4]_overlay.png", 270),
+        demo.command("upernet_report"),
+        link("upernet/report.html", "Its report: curves, confusions of pixels, best and worst images"),
+    )
+
+
+def show_modulation(demo: Demo) -> str:
+    """The section on what the UPerNet's backbone sees."""
+    return section(
+        "What the network sees",
+        "<p>Focal modulation in the backbone of that UPerNet. Gates weigh, at each position, the context that each "
+        "focal level gathers, and the average of the whole image; what they gather becomes the modulator, which "
+        "multiplies the query. Below, the last block of each stage.</p>",
+        demo.command("seen"),
+        "<h3>Gates of the focal levels and of the global context</h3>",
+        demo.pictures("seen/*.gates.png"),
+        "<h3>Magnitude of the modulator</h3>",
+        demo.pictures("seen/*.modulator.png"),
+        demo.command("seen_over"),
+        demo.pictures("seen/overlay/*.modulator.png"),
+        "<h3>Depth-wise kernels of a stage</h3>",
+        demo.pictures("seen/kernels_stage3.png"),
+        demo.command("explore"),
+        link(
+            "explore.html",
+            "Explore a photograph: click a place and see what is alike, what is gathered, and from where",
+        ),
+    )
+
+
+def make_page(demo: Demo) -> str:
+    """The page. Raises `FileNotFoundError` if something that it shows is missing."""
+    for page in ("mask_rcnn/report.html", "upernet/report.html", "explore.html"):
+        if not (demo.folder / page).is_file():
+            raise FileNotFoundError(f"no page at {demo.folder / page}")
+    detection = read_detection(demo.folder / "mask_rcnn" / "metrics.json")
+    means, classes = read_segmentation(demo.folder / "upernet" / "test")
     numbers = {
         "box AP, Mask R-CNN": number(detection["bbox/AP"]),
         "mask AP, Mask R-CNN": number(detection["segm/AP"]),
@@ -164,50 +240,10 @@ def make_page(demo: Demo) -> str:
         "minutes for all steps": number(demo.seconds() / 60),
     }
     sections = [
-        section(
-            "Feature pyramids",
-            "<p>The four stages of FocalNet-T, at strides 4 to 32: the three principal components of each map as red, "
-            "green and blue. The weights are random, so what shows is structure, not meaning.</p>",
-            demo.command("photos"),
-            demo.command("pyramids"),
-            demo.pictures("pyramids/*.png"),
-        ),
-        section(
-            "Mask R-CNN by detectron2",
-            "<p>A small FocalNet under a feature pyramid network, trained from nothing on drawn objects on "
-            "photographs; the validation images show other photographs. COCO's average precision:</p>",
-            demo.command("dataset"),
-            demo.command("mask_rcnn"),
-            make_table(["class", "box AP", "mask AP"], average_precisions),
-            demo.command("mask_rcnn_predictions"),
-            demo.pictures("mask_rcnn/predictions/*.png", 256),
-        ),
-        section(
-            "UPerNet by mmsegmentation",
-            "<p>A small FocalNet with UPerNet's head on the same images, by pixels. Intersection over union:</p>",
-            demo.command("upernet"),
-            demo.command("upernet_test"),
-            make_table(
-                ["class", "IoU", "accuracy"], [("mean", number(means["mIoU"]), number(means["mAcc"])), *classes]
-            ),
-            demo.command("upernet_predictions"),
-            demo.pictures("upernet/predictions/*_overlay.png", 270),
-        ),
-        section(
-            "What the network sees",
-            "<p>Focal modulation in the backbone of that UPerNet. Gates weigh, at each position, the context that each "
-            "focal level gathers, and the average of the whole image; what they gather becomes the modulator, which "
-            "multiplies the query. Below, the last block of each stage.</p>",
-            demo.command("seen"),
-            "<h3>Gates of the focal levels and of the global context</h3>",
-            demo.pictures("seen/*.gates.png"),
-            "<h3>Magnitude of the modulator</h3>",
-            demo.pictures("seen/*.modulator.png"),
-            demo.command("seen_over"),
-            demo.pictures("seen/overlay/*.modulator.png"),
-            "<h3>Depth-wise kernels of a stage</h3>",
-            demo.pictures("seen/kernels_stage3.png"),
-        ),
+        show_pyramids(demo),
+        show_detector(demo, detection),
+        show_segmenter(demo, means, classes),
+        show_modulation(demo),
     ]
     return PAGE.substitute(
         numbers="".join(f"<div><b>{value}</b>{name}</div>" for name, value in numbers.items()),
