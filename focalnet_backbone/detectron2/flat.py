@@ -10,14 +10,17 @@ from omegaconf import OmegaConf
 from focalnet_backbone import __version__
 from focalnet_backbone.detectron2.jobs import load_job
 from focalnet_backbone.detectron2.jobs.from_lazy import LazyJob
+from focalnet_backbone.detectron2.own_data import use_own_data
+from focalnet_backbone.own_data import OwnData
 
 
-def flatten(path: Path, values: Sequence[str] = ()) -> str:
+def flatten(path: Path, values: Sequence[str] = (), own_data: OwnData | None = None) -> str:
     """The text of a config that stands alone, as YAML.
 
     Args:
         path: YAML or LazyConfig.
         values: `key=value`, which replace the config's.
+        own_data: what takes the place of the config's data; what that changes is printed.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -25,5 +28,8 @@ def flatten(path: Path, values: Sequence[str] = ()) -> str:
     """
     lazy = path.suffix == ".py"
     job = load_job(path, values if lazy else [word for value in values for word in value.split("=", 1)])
+    if own_data:
+        use_own_data(job, own_data)
+        print("\n".join(f"own data: {note}" for note in job.notes))
     text = OmegaConf.to_yaml(job.cfg) if isinstance(job, LazyJob) else job.cfg.dump()
     return f"# {path.stem}, written whole by focalnet-backbone {__version__}.\n{text}"

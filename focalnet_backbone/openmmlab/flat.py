@@ -11,22 +11,24 @@ from mmengine.config import Config, DictAction
 
 from focalnet_backbone import __version__
 from focalnet_backbone.openmmlab.runners import load_config
+from focalnet_backbone.own_data import OwnData
 
 PLUGIN = "focalnet_backbone.openmmlab"
 
 
-def flatten(path: Path, values: Sequence[str] = ()) -> str:
+def flatten(path: Path, values: Sequence[str] = (), own_data: OwnData | None = None) -> str:
     """The text of a config that stands alone, and imports this package's plugin.
 
     Args:
         path: config file.
         values: `key=value`, which replace the config's.
+        own_data: what takes the place of the config's data; what that changes is printed.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no valid config.
     """
-    cfg = load_config(path, dict(map(_parse_value, values)))
+    cfg = load_config(path, dict(map(_parse_value, values)), own_data)
     imports = cfg.get("custom_imports") or {}
     wanted = [*dict.fromkeys([PLUGIN, *imports.get("imports", [])])]
     cfg.custom_imports = {"imports": wanted, "allow_failed_imports": False}

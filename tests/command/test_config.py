@@ -9,13 +9,17 @@ from pathlib import Path
 
 import mmdet
 import mmseg
+import numpy as np
 import pytest
 from detectron2.config import LazyConfig, get_cfg
+from detectron2.data import MetadataCatalog
 from mmengine.config import Config
+from PIL import Image
 
 from focalnet_backbone.command.config import main
 from focalnet_backbone.configs import FOLDER, find_config
 from focalnet_backbone.detectron2 import add_focalnet_config, get_config
+from focalnet_backbone.detectron2.jobs import load_job
 from focalnet_backbone.sample.scenes import make_sample_dataset
 
 TOOLS = {"mmseg": Path(mmseg.__file__).parent / ".mim/tools", "mmdet": Path(mmdet.__file__).parent / ".mim/tools"}
@@ -90,3 +94,38 @@ def test_a_flat_lazy_config_is_read_back_by_detectron2(tmp_path, monkeypatch):
     assert cfg.train.max_iter == 7
     assert cfg.model.backbone.bottom_up._target_ == "focalnet_backbone.detectron2.backbone.FocalNetBackbone"
     assert cfg.model.keys() == LazyConfig.load(str(find_config(name))).model.keys()
+
+
+@pytest.fixture
+def own_data(tmp_path) -> list[str]:
+    """Two photos with label images of three classes, as arguments."""
+    numbers = np.random.default_rng(0)
+    for folder, shape, values in (("photos", (24, 32, 3), 256), ("labels", (24, 32), 3)):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            pixels = numbers.integers(0, values, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
+    (tmp_path / "names.txt").write_text("road\nsky\ncar\n")
+    folders = {"images": tmp_path / "photos", "labels": tmp_path / "labels"}
+    arguments = [f"--{split}-{part}={folder}" for split in ("train", "val") for part, folder in folders.items()]
+    return [*arguments, f"--classes={tmp_path / 'names.txt'}"]
+
+
+def test_own_data_stands_in_the_written_config_of_mmengine(tmp_path, monkeypatch, own_data):
+    out = tmp_path / "mine.py"
+    assert write(monkeypatch, "upernet_focalnet_sample", *own_data, "--size", "32x24", "--out", out) == 0
+    cfg = Config.fromfile(out)
+    assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 3
+    for loader in ("train_dataloader", "val_dataloader"):
+        assert list(cfg[loader].dataset.metainfo.classes) == ["road", "sky", "car"]
+        assert cfg[loader].dataset.data_prefix.seg_map_path == str(tmp_path / "labels")
+
+
+def test_own_data_stands_in_the_written_config_of_detectron2(tmp_path, monkeypatch, own_data):
+    out = tmp_path / "mine.yaml"
+    values = ["MODEL.META_ARCHITECTURE=SemanticSegmentor", *own_data]
+    assert write(monkeypatch, "detectron2/mask_rcnn_focalnet_sample.yaml", *values, "--out", out) == 0
+    job = load_job(out)
+    assert job.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 3
+    (name,) = job.train_names
+    assert MetadataCatalog.get(name).stuff_classes == ["road", "sky", "car"]
