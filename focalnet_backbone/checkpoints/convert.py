@@ -6,26 +6,29 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from focalnet_backbone.checkpoints.architecture import infer_config
+from focalnet_backbone.checkpoints.detector import read_dino
+from focalnet_backbone.checkpoints.dino import ORIGINS, export_release, pick_coco_classes
 from focalnet_backbone.checkpoints.errors import CheckpointError
 from focalnet_backbone.checkpoints.files import WEIGHT_SUFFIXES
 from focalnet_backbone.checkpoints.formats import Weights, check_values, export_state_dict, recognise
 from focalnet_backbone.checkpoints.report import summarise
 from focalnet_backbone.checkpoints.save import save_transformers, save_weights
-from focalnet_backbone.checkpoints.sources import open_source
+from focalnet_backbone.checkpoints.sources import Source, open_source
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.system.command_line import printable
 
 logger = logging.getLogger(__name__)
 
-TARGETS = ("native", "transformers", "timm", "detectron2", "mmengine")
+TARGETS = ("native", "transformers", "timm", "detectron2", "mmengine", "mmdet", "focalnet-dino")
 _FRAMEWORKS = ("detectron2", "mmengine")
+_DETECTORS = ("mmdet", "focalnet-dino")
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -71,7 +74,8 @@ def convert_checkpoint(
             completed to `.safetensors` (`.pth` for detectron2 and mmengine, which read nothing else), but means a
             folder with `config.json` for transformers.
         to: "native", "transformers", "timm", "detectron2" (for its `DetectionCheckpointer`) or "mmengine" (for
-            its `load_checkpoint` and `Pretrained`). The last two hold the backbone alone.
+            its `load_checkpoint` and `Pretrained`), which hold the backbone alone; for a whole DINO detector, "mmdet"
+            (mmdetection's names, with COCO's 80 classes of the release's 91) or "focalnet-dino" (the release's).
         variant: name of a published model of the same family. timm's names and transformers' config tell of things
             that no shape shows; without a name they are taken from the source where it says them, and else from the
             published model with these shapes.
@@ -90,6 +94,8 @@ def convert_checkpoint(
     if path.exists() and not force:
         raise FileExistsError(f"{path} exists already; only --force (force=True) replaces it")
     opened = open_source(source)
+    if to in _DETECTORS:
+        return _convert_detector(opened, path, to)
     try:
         weights = recognise(opened.checkpoint)
         check_values(weights.tensors)
@@ -99,6 +105,24 @@ def convert_checkpoint(
         raise CheckpointError(f"{opened.name}: {error}") from error
     left_out = (*(name for name in weights.tensors if name not in native), *weights.rest)
     return ConversionReport(opened.name, weights.format, to, path, tuple(native), left_out)
+
+
+def _convert_detector(opened: Source, path: Path, to: str) -> ConversionReport:
+    try:
+        weights = read_dino(opened.checkpoint)
+        check_values(weights.tensors)
+        if weights.classes == 91:
+            weights = replace(weights, tensors=pick_coco_classes(weights.tensors))
+        if to == "mmdet":
+            written = weights.tensors
+            save_weights(path, {"meta": {}, "state_dict": written, "settings": dict(weights.settings)})
+        else:
+            content = export_release(weights)
+            written = content["model"]
+            save_weights(path, content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{opened.name}: {error}") from error
+    return ConversionReport(opened.name, ORIGINS[weights.origin], to, path, tuple(written), weights.duplicates)
 
 
 def _write(path: Path, native: dict[str, Tensor], to: str, weights: Weights, stated: FocalNetConfig | None) -> None:
@@ -125,12 +149,16 @@ def _complete_path(out: Path, to: str) -> Path:
     """The path with the ending that its contents will have; none for a transformers folder."""
     if not out.name:
         raise ValueError(f"out must name a file or folder, got '{out}'")
-    endings = _ENDINGS[1:] if to in _FRAMEWORKS else _ENDINGS
+    endings = _ENDINGS[1:] if to in (*_FRAMEWORKS, *_DETECTORS) else _ENDINGS
     if out.suffix in endings:
         return out
     if out.suffix in WEIGHT_SUFFIXES:
         raise ValueError(f"a checkpoint for {to} must end in one of {', '.join(endings)}, got {out}")
-    return out if to == "transformers" else out.with_name(out.name + (".pth" if to in _FRAMEWORKS else ".safetensors"))
+    return (
+        out
+        if to == "transformers"
+        else out.with_name(out.name + (".pth" if to in (*_FRAMEWORKS, *_DETECTORS) else ".safetensors"))
+    )
 
 
 def _is_wanted(name: str, to: str) -> bool:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from focalnet_backbone.checkpoints.adapt import count_levels, fit_tensor, split_kernel_name, suspect_knob
+from focalnet_backbone.checkpoints.detector import fit_dino, is_dino, read_dino
 from focalnet_backbone.checkpoints.errors import CheckpointError
 from focalnet_backbone.checkpoints.formats import Weights, check_values, recognise
 from focalnet_backbone.checkpoints.report import LoadReport, summarise
-from focalnet_backbone.checkpoints.sources import open_source
+from focalnet_backbone.checkpoints.sources import Source, open_source
 from focalnet_backbone.network.backbone import FocalNetTrunk
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.system.switches import check_switch
@@ -28,7 +30,7 @@ _HIDDEN_KNOBS = ("use_post_layernorm", "normalize_modulator", "hidden_act", "lay
 def load_checkpoint(
     model: nn.Module, source: str | Path | Mapping[str, Any], *, strict: bool = True, drop_levels: bool = False
 ) -> LoadReport:
-    """Load published or trained weights of any format into a FocalNet, and log the report's line.
+    """Load published or trained weights of any format into a FocalNet or a DINO detector, and log the report's line.
 
     Smaller depth-wise kernels are centred in the model's larger ones, larger ones are cut to their centre; focal
     levels that the checkpoint lacks get zero gates and keep their own kernels. Normal, and only said in the report,
@@ -36,12 +38,16 @@ def load_checkpoint(
     output norms that the model has no place for. So are the stages of its network that a backbone without their maps
     does not build.
 
+    mmdetection's DINO around a FocalNet takes whole detectors: of FocalNet-DINO, of detrex, and of mmdetection. Of the
+    release's 91 classes it takes COCO's 80 if it has so many. Kernels are not resized then, and what no tensor shows
+    (the position encoding, `normalize_modulator`) must be as the file needs it.
+
     Args:
-        model: `FocalNet`, one of the models with heads, or a subclass of these.
+        model: `FocalNet`, one of the models with heads, a subclass of these, or mmdetection's DINO around one.
         source: a weight file (`.safetensors`, `.pth`, `.pt`, `.bin`), a folder that transformers saved, a variant
             name, a hub id (`microsoft/focalnet-tiny`, `repository:file`), an `https://` address, or a state dict.
-        strict: False lets any tensor be missing or left over, and leaves alone a classification head whose number
-            of classes differs.
+        strict: False lets any tensor be missing or left over, and leaves alone a classification head (of a detector:
+            the class heads and the label embedding) whose number of classes differs.
         drop_levels: leave out focal levels that the model lacks.
 
     Raises:
@@ -53,12 +59,18 @@ def load_checkpoint(
     """
     check_switch("strict", strict)
     check_switch("drop_levels", drop_levels)
-    if not isinstance(model, FocalNetTrunk):
-        raise TypeError(f"model must be a FocalNet or a model derived from it, got {type(model).__name__}")
+    whole_detector = is_dino(model)
+    if not isinstance(model, FocalNetTrunk) and not whole_detector:
+        raise TypeError(
+            "model must be a FocalNet, a model derived from it, or mmdetection's DINO around one, "
+            f"got {type(model).__name__}"
+        )
     target = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     if any(tensor.is_meta for tensor in target.values()):
         raise ValueError("model is on the meta device, which holds no values; call its to_empty(device=...) first")
     opened = open_source(source)
+    if whole_detector:
+        return _load_dino(model, opened, strict)
     try:
         weights = recognise(opened.checkpoint)
         check_values(weights.tensors)
@@ -83,7 +95,21 @@ def load_checkpoint(
         unexpected=unexpected,
         differs=differs,
     )
-    logger.log(logging.WARNING if missing or unexpected or differs else logging.INFO, "%s", report)
+    return _log(report, noteworthy=bool(missing or unexpected or differs))
+
+
+def _load_dino(model: nn.Module, opened: Source, strict: bool) -> LoadReport:
+    try:
+        fitted, report = fit_dino(model, read_dino(opened.checkpoint), strict=strict)
+    except CheckpointError as error:
+        raise CheckpointError(f"{opened.name}: {error}") from error
+    model.load_state_dict(fitted, strict=False)
+    noteworthy = bool(report.missing or report.unexpected or report.differs)
+    return _log(replace(report, source=opened.name), noteworthy)
+
+
+def _log(report: LoadReport, noteworthy: bool) -> LoadReport:
+    logger.log(logging.WARNING if noteworthy else logging.INFO, "%s", report)
     return report
 
 

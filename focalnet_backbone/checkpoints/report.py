@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from focalnet_backbone.system.command_line import printable
 
+_DETECTOR_PARTS = r"(transformer|encoder|decoder|bbox_head|neck)\."
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -49,10 +51,12 @@ class LoadReport:
 
 
 def summarise(names: Iterable[str], limit: int = 4) -> str:
-    """The modules that the names belong to, each once, with `*` for the indices of stages and blocks."""
+    """The modules that the names belong to, each once, with `*` for the indices of stages, blocks and layers."""
     modules = {}
     for name in names:
         module = re.sub(r"\.(weight|bias)$", "", name)
+        if re.match(_DETECTOR_PARTS, module):
+            module = re.sub(r"(?<=\.)\d+(?=\.|$)", "*", module)
         modules[re.sub(r"^layers\.\d+\.blocks\.\d+", "layers.*.blocks.*", module)] = None
     listed = list(modules)
     return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")

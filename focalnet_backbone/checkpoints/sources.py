@@ -14,6 +14,7 @@ from typing import Any
 from focalnet_backbone.checkpoints.download import download, hub_file, placed_folder
 from focalnet_backbone.checkpoints.errors import CheckpointError
 from focalnet_backbone.checkpoints.files import WEIGHT_SUFFIXES, read_file, read_folder
+from focalnet_backbone.checkpoints.published import DETECTORS
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.network.variants import VARIANTS, Variant, find_variant
 from focalnet_backbone.system.spelling import closest
@@ -55,6 +56,9 @@ def open_source(source: str | Path | Mapping[str, Any]) -> Source:
     # Before the paths, as results are often kept in a folder of the variant's name (`./name` is that folder).
     if source in VARIANTS:
         return _open_variant(VARIANTS[source])
+    if source in DETECTORS:
+        address = DETECTORS[source].address
+        return Source(f"{source} from {address}", read_file(download(address)))
     path = Path(os.path.expanduser(source))
     if path.is_dir():
         return _open_folder(path)
@@ -68,7 +72,8 @@ def open_source(source: str | Path | Mapping[str, Any]) -> Source:
     if _HUB_ID.fullmatch(name) and (":" in name or path.suffix not in WEIGHT_SUFFIXES):
         return _open_hub(name)
     raise FileNotFoundError(
-        f"no checkpoint at {name}, nor is it a variant name, a hub id or an https:// address.{closest(name, VARIANTS)}"
+        f"no checkpoint at {name}, nor is it a published model's name, a hub id or an https:// address."
+        f"{closest(name, (*VARIANTS, *DETECTORS))}"
     )
 
 

@@ -29,9 +29,14 @@ def main() -> int:
         "out",
         metavar="OUT",
         help="file to write: .safetensors, .pth, .pt or .bin. Without such an ending: a folder with config.json for "
-        "transformers, a .pth file for detectron2 and mmengine, a .safetensors file otherwise",
+        "transformers, a .pth file for detectron2, mmengine, mmdet and focalnet-dino, a .safetensors file otherwise",
     )
-    parser.add_argument("--to", required=True, choices=TARGETS, help="format of OUT")
+    parser.add_argument(
+        "--to",
+        required=True,
+        choices=TARGETS,
+        help="format of OUT; mmdet and focalnet-dino are of whole DINO detectors",
+    )
     parser.add_argument(
         "--variant",
         choices=list_variants(),

@@ -92,6 +92,8 @@ class _Check:
             return None
         self.classes = list(classes or dataset.metainfo.get("thing_classes") or ())
         self._check_heads()
+        if _reads_panoptic(dataset):  # Of another format: that its files are there is all that is told.
+            return None
         if _reads_coco(dataset):
             return self._check_coco(dataset)
         return self._check_listed(dataset)
@@ -326,6 +328,10 @@ def _parts(dataset: Mapping) -> list[str]:
     """Folders and files, relative to the dataset's root, that it reads."""
     names = [*(dataset.get("data_prefix") or {}).values(), dataset.get("ann_file")]
     return list(dict.fromkeys(name for name in names if isinstance(name, str) and name and "://" not in name))
+
+
+def _reads_panoptic(dataset: Any) -> bool:
+    return any(kind.__name__ == "CocoPanopticDataset" for kind in type(dataset).__mro__)
 
 
 def _reads_coco(dataset: Any) -> bool:

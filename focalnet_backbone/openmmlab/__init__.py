@@ -3,10 +3,10 @@
 A config needs one line: `custom_imports = dict(imports=["focalnet_backbone.openmmlab"])`.
 """
 
-from focalnet_backbone.openmmlab.compat import allow_mmpretrain, allow_runner_checkpoints, provide_operators
+from focalnet_backbone.openmmlab.compat import allow_mmpretrain, allow_runner_checkpoints, lend_modules
 from focalnet_backbone.openmmlab.loading import load_safely
 
-provide_operators()
+lend_modules()
 allow_runner_checkpoints()
 allow_mmpretrain()
 load_safely()
@@ -16,10 +16,12 @@ from focalnet_backbone.openmmlab.names import offer_configs  # noqa: E402
 from focalnet_backbone.openmmlab.optimizer import LayerDecayOptimWrapperConstructor  # noqa: E402
 from focalnet_backbone.openmmlab.own_data import RenumberLoadedLabels  # noqa: E402
 from focalnet_backbone.openmmlab.photos import read_photos_alike  # noqa: E402
+from focalnet_backbone.openmmlab.published import take_published_detectors  # noqa: E402
 from focalnet_backbone.openmmlab.resume import AtomicLocalBackend, ExactResumeHook  # noqa: E402
 
 offer_configs()
 read_photos_alike()
+take_published_detectors()
 
 __all__ = [
     "AtomicLocalBackend",

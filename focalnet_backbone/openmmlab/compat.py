@@ -14,24 +14,34 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-EXTENSION = "mmcv._ext"
 MULTIMODAL = "mmpretrain.utils.dependency"
+LENT = {
+    "mmcv._ext": "operators.py",
+    **dict.fromkeys(("panopticapi", "panopticapi.evaluation", "panopticapi.utils"), "panoptic.py"),
+}
+"""Modules of others that this package has a part of, and the files that it is in."""
 STATISTICS = ("min", "max", "current", "mean")
 
 
-class _OperatorsFinder(MetaPathFinder):
-    """Finds `mmcv._ext` in `operators.py`, asked only when there is no compiled one where Python looks first."""
+class _LentModules(MetaPathFinder):
+    """Finds modules that this package lends, asked only when there is none where Python looks first."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if fullname != EXTENSION:
+        """The spec of a lent module; None for any other."""
+        if fullname not in LENT:
             return None
-        return spec_from_file_location(EXTENSION, Path(__file__).with_name("operators.py"))
+        places = [] if fullname == "panopticapi" else None
+        file = Path(__file__).with_name(LENT[fullname])
+        return spec_from_file_location(fullname, file, submodule_search_locations=places)
 
 
-def provide_operators() -> None:
-    """Let `mmcv.ops` be imported where mmcv lacks its compiled part. A compiled mmcv stays as it is."""
-    if not any(isinstance(finder, _OperatorsFinder) for finder in sys.meta_path):
-        sys.meta_path.append(_OperatorsFinder())
+def lend_modules() -> None:
+    """Let `mmcv.ops` be imported where mmcv lacks its compiled part, and `panopticapi` where that is missing.
+
+    A compiled mmcv and an installed panopticapi stay as they are.
+    """
+    if not any(isinstance(finder, _LentModules) for finder in sys.meta_path):
+        sys.meta_path.append(_LentModules())
 
 
 class _MultimodalFinder(MetaPathFinder):

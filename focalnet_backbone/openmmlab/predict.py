@@ -18,6 +18,8 @@ from mmengine.structures import InstanceData
 from PIL import Image
 from torch import nn
 
+from focalnet_backbone.checkpoints import load_checkpoint
+from focalnet_backbone.checkpoints.detector import is_dino
 from focalnet_backbone.features.predictions import Prediction, Predictor, encode_mask, paint_labels
 from focalnet_backbone.openmmlab.data import leaf_datasets
 from focalnet_backbone.openmmlab.runners import load_config, require
@@ -91,8 +93,11 @@ def load_model(cfg: Config, weights: str | Path, device: str) -> tuple[nn.Module
     """
     tensors, info = read_weights(weights)
     model = MODELS.build(cfg.model)
-    check_fit(model, tensors, weights)
-    model.load_state_dict(tensors, strict=False)
+    if is_dino(model):  # Whose settings are compared, too.
+        load_checkpoint(model, weights)
+    else:
+        check_fit(model, tensors, weights)
+        model.load_state_dict(tensors, strict=False)
     return model.to(device).eval(), _dataset_meta(cfg, model, info, weights)
 
 

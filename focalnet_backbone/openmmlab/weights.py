@@ -12,11 +12,14 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from focalnet_backbone.checkpoints import CheckpointError
+from focalnet_backbone.checkpoints.dino import pick_coco_classes, recognise_dino
 from focalnet_backbone.checkpoints.formats import check_finite
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state dict and the meta data of a checkpoint of mmengine's runner or of the reference release.
+
+    A DINO detector of FocalNet-DINO or detrex gets mmdetection's names, and COCO's 80 classes of the release's 91.
 
     Args:
         path: a file, an address, or another name that mmengine reads weights by.
@@ -26,6 +29,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CheckpointError: it cannot be read safely, or holds no state dict.
     """
     checkpoint = _read(path)
+    detector = recognise_dino(checkpoint)
+    if detector is not None and detector.origin != "mmdetection":
+        return (pick_coco_classes(detector.tensors) if detector.classes == 91 else detector.tensors), {}
     weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     if (
         not isinstance(weights, Mapping)

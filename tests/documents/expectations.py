@@ -96,6 +96,13 @@ def check_mmdetection(run: PageRun) -> None:
     assert not any(p.requires_grad for p in model.backbone.patch_embed.parameters())
 
 
+def check_detectors(run: PageRun) -> None:
+    """The sample's DINO ends in a picture, its Mask2Former in a panoptic quality."""
+    assert [path.name for path in Path("work_dirs/dino_predictions").iterdir()] == ["00001_overlay.png"]
+    (log,) = Path("work_dirs/mask2former_focalnet_sample_panoptic").glob("*/*.log")
+    assert "coco_panoptic/PQ:" in log.read_text()
+
+
 def check_models(run: PageRun) -> None:
     """Shapes and labels are those of transformers."""
     shapes = [tuple(x.shape[1:]) for x in run.names["outputs"].reshaped_hidden_states]
@@ -115,6 +122,7 @@ CHECKS: dict[str, Callable[[PageRun], None]] = {
     "README.md": check_readme,
     "docs/checkpoints.md": check_checkpoints,
     "docs/detectron2.md": check_detectron2,
+    "docs/detectors.md": check_detectors,
     "docs/guest.md": check_guest,
     "docs/mmdetection.md": check_mmdetection,
     "docs/mmsegmentation.md": check_mmsegmentation,
