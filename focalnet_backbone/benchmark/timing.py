@@ -58,13 +58,14 @@ def summarise(times: Mapping[str, list[float]], reference: str) -> dict[str, dic
         summary[name] = {
             "seconds": statistics.median(series),
             "ratio": statistics.median(ratios),
-            "quartiles": _quartiles(ratios),
+            "quartiles": quartiles(ratios),
             "rounds": len(series),
         }
     return summary
 
 
-def _quartiles(values: list[float]) -> list[float]:
+def quartiles(values: list[float]) -> list[float]:
+    """The first and the third quartile."""
     if len(values) == 1:
         return values * 2
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")

@@ -87,6 +87,10 @@ RULES = [
     # explore.md, report.md
     Rule("focalnet explore *", add="--fields 1 --max-size 64"),
     Rule("focalnet report outputs/mask_rcnn *", "a trained model", "no folder outputs/mask_rcnn"),
+    # compare.md
+    Rule("focalnet receptive-field *", add="--size 32 --images 1 --channels 1"),
+    Rule("focalnet compare mask_rcnn_*", needs="minutes; tests/benchmark/test_compare.py runs it on small models"),
+    Rule("focalnet compare *", add="--size 32 --rounds 1 --measure size"),
     # speed.md
     Rule("python tools/benchmark.py *", add="--size 32 --measure forward memory --scaling 32 64 --rounds 1"),
 ]
