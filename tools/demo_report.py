@@ -23,8 +23,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from focalnet_backbone.system.command_line import fail
-from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.command_line import fail, parse, program
+from focalnet_backbone.system.outputs import claim, result_file
 
 PAGE = string.Template("""<!doctype html>
 <html lang="en">
@@ -252,14 +252,16 @@ def make_page(demo: Demo) -> str:
     )
 
 
+@program("demo_report.py")
 def main() -> int:
     """Run the command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what tools/demo.sh wrote")
-    args = parser.parse_args()
+    args = parse(parser)
     try:
         page = make_page(Demo(args.folder))
-        with whole_file(args.folder / "index.html") as unfinished:
+        claim([(args.folder / "index.html", "the report")])
+        with result_file(args.folder / "index.html") as unfinished:
             unfinished.write_text(page, encoding="utf-8")
     except OSError as error:
         return fail("demo_report.py", error)

@@ -22,7 +22,7 @@ from focalnet_backbone.analysis import analyze
 from focalnet_backbone.models import FocalNetForImageClassification
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.network.variants import VARIANTS, list_variants
-from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.command_line import fail, parse, program
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -59,6 +59,7 @@ def print_overview(names: list[str], size: tuple[int, int], overrides: dict[str,
         print(f"{row}{analysis.macs / 1e9:>23.2f}{published:>22}", flush=True)
 
 
+@program("analyze_model.py")
 def main() -> int:
     """Run the command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -69,7 +70,7 @@ def main() -> int:
         "--size", type=int, nargs="+", default=[224], metavar="PIXELS", help="side, or height and width"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob of the config")
-    args = parser.parse_args()
+    args = parse(parser)
     try:
         if len(args.size) > 2 or min(args.size) < 1:
             raise ValueError(f"--size must be one or two numbers of at least 1, got {args.size}")

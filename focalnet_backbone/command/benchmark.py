@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.backend_bases import FigureCanvasBase
 
 from focalnet_backbone.benchmark import (
     Case,
@@ -34,9 +35,9 @@ from focalnet_backbone.benchmark import (
 from focalnet_backbone.benchmark.cases import MEASURES
 from focalnet_backbone.benchmark.contenders import missing_peers
 from focalnet_backbone.network.config import FocalNetConfig
-from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.command_line import fail, parse, program
 from focalnet_backbone.system.devices import choose_device
-from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.outputs import claim, result_file
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -86,6 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--table", action="store_true", help="print the measurements as a table in Markdown too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them")
+    parser.add_argument("--force", action="store_true", help="replace files that this tool did not write")
     return parser
 
 
@@ -115,6 +117,19 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
+def claim_results(args: argparse.Namespace) -> None:
+    """Check that the results can be written, before they are measured."""
+    results = [path for path in (args.json, args.plot) if path]
+    for path in results:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"no folder {path.parent}")
+    if args.plot and args.plot.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+        raise ValueError(f"--plot {args.plot}: no picture can have the ending {args.plot.suffix!r}; take .png")
+    # What is completed is read and written by one call.
+    read = [args.read] if args.read and args.read != args.json else []
+    claim([(path, f"--{name}") for name in ("json", "plot") if (path := getattr(args, name))], read, force=args.force)
+
+
 def add_case(report: dict[str, Any], result: dict[str, Any]) -> None:
     """Add a case's measurements, to those of the same case if there are some."""
     key = ("variant", "size", "batch_size", "dtype")
@@ -125,9 +140,10 @@ def add_case(report: dict[str, Any], result: dict[str, Any]) -> None:
     report["cases"].append(result)
 
 
+@program("benchmark.py")
 def main() -> int:
     """Run the command line; returns its exit status."""
-    args = make_parser().parse_args()
+    args = parse(make_parser())
     try:
         if not args.variants and not args.read:
             raise ValueError("a variant or --read is needed")
@@ -135,9 +151,7 @@ def main() -> int:
         report: dict[str, Any] = {"cases": [], "scaling": None}
         if args.read:
             report = read_report(args.read)
-        for path in filter(None, (args.json, args.plot)):
-            if not path.parent.is_dir():
-                raise FileNotFoundError(f"no folder {path.parent}")
+        claim_results(args)
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         return fail("benchmark.py", error)
     if args.threads:
@@ -159,9 +173,9 @@ def main() -> int:
     if args.table:
         print(format_table(report["cases"]))
     if args.json:
-        with whole_file(args.json) as unfinished:
+        with result_file(args.json) as unfinished:
             unfinished.write_text(json.dumps(report, indent=1), encoding="utf-8")
     if args.plot:
-        with whole_file(args.plot) as unfinished:
+        with result_file(args.plot) as unfinished:
             plot(report["cases"], report["scaling"]).savefig(unfinished, dpi=150)
     return 0

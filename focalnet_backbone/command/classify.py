@@ -15,7 +15,7 @@ import argparse
 from focalnet_backbone.features.images import load_image
 from focalnet_backbone.models.classify import load_classifier, top_classes
 from focalnet_backbone.network.variants import list_variants
-from focalnet_backbone.system.command_line import fail, positive, printable
+from focalnet_backbone.system.command_line import fail, parse, positive, printable, program
 from focalnet_backbone.system.devices import choose_device
 
 
@@ -27,9 +27,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--weights", metavar="SOURCE", help="a file, a folder, a hub id or an address")
     parser.add_argument("--topk", type=positive, default=5, metavar="K", help="classes an image (%(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (%(default)s)")
-    return parser.parse_args()
+    return parse(parser)
 
 
+@program("classify.py")
 def main() -> int:
     """Run the command line; returns its exit status."""
     args = parse_args()

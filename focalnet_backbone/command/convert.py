@@ -13,9 +13,10 @@ import argparse
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.convert import TARGETS, convert_checkpoint
 from focalnet_backbone.network.variants import list_variants
-from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.command_line import fail, parse, program
 
 
+@program("convert_checkpoint.py")
 def main() -> int:
     """Run the command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -45,7 +46,7 @@ def main() -> int:
         + ", ".join(list_variants()),
     )
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    args = parser.parse_args()
+    args = parse(parser)
     try:
         report = convert_checkpoint(args.source, args.out, args.to, variant=args.variant, force=args.force)
     except (CheckpointError, OSError, ValueError) as error:

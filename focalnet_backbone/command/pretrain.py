@@ -7,13 +7,13 @@
 The output folder gets checkpoint.pth (for --resume), pictures/ (a row an image: the image, what the model sees of it,
 how it fills the rest), tensorboard/ and, at the end, model/ (for from_pretrained, here and in transformers).
 Ctrl-C ends the run after the current step, with a checkpoint; --resume then goes on along the same loss curve.
-The exit status is 0 for a finished run, 130 for an interrupted one, 2 if it could not run.
+The exit status is 0 for a finished run, 130 or 143 for one that SIGINT or SIGTERM ended, 2 if it could not run.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import signal
 import sys
 from dataclasses import fields
 
@@ -21,7 +21,8 @@ from focalnet_backbone.models.pretraining import Recipe, pretrain
 from focalnet_backbone.models.pretraining.recipe import AMP_TYPES
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.network.variants import list_variants
-from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.command_line import fail, parse, program
+from focalnet_backbone.system.processes import is_first
 
 RECIPE_HELP = {
     "image_size": "side of the crops in pixels",
@@ -59,13 +60,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images (%(default)s)")
     parser.add_argument("--checkpoint-every", type=int, default=500, metavar="N", help="steps (%(default)s)")
     parser.add_argument("--picture-every", type=int, default=500, metavar="N", help="steps (%(default)s)")
-    return parser.parse_args()
+    return parse(parser)
 
 
+@program("pretrain_mim.py", resumed_by="go on with --resume")
 def main() -> int:
     """Run the command line; returns its exit status."""
     args = parse_args()
-    first = os.environ.get("RANK", "0") == "0"
+    signals = [signal.SIGINT]
     try:
         done = pretrain(
             FocalNetConfig.from_variant(args.variant) if args.variant else FocalNetConfig.from_pretrained(args.config),
@@ -77,11 +79,12 @@ def main() -> int:
             workers=args.workers,
             checkpoint_every=args.checkpoint_every,
             picture_every=args.picture_every,
+            on_stop=lambda number: signals.insert(0, number),
         )
     except (ArithmeticError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         return fail("pretrain_mim.py", error)
     if done < args.steps:
-        if first:
+        if is_first():
             print(f"stopped after step {done} of {args.steps}; go on with --resume", file=sys.stderr)
-        return 130
+        return 128 + signals[0]
     return 0

@@ -10,9 +10,10 @@ import argparse
 from pathlib import Path
 
 from focalnet_backbone.sample.scenes import make_sample_dataset
-from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.command_line import fail, parse, program
 
 
+@program("make_sample_dataset.py")
 def main() -> int:
     """Run the command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -23,7 +24,7 @@ def main() -> int:
         "--size", type=int, default=256, metavar="PIXELS", help="height and width of the images (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the drawing (%(default)s)")
-    args = parser.parse_args()
+    args = parse(parser)
     try:
         make_sample_dataset(args.root, args.train, args.val, args.size, args.seed)
     except (OSError, ValueError) as error:

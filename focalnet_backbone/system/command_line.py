@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import logging
+import multiprocessing
 import os
 import re
 import sys
@@ -128,6 +129,7 @@ def program(tool: str, *, resumed_by: str = "") -> Callable[[Callable[..., int]]
         @functools.wraps(main)
         def run(*arguments: Any, **keywords: Any) -> int:
             _prepare_streams()
+            others = set(multiprocessing.active_children())
             try:
                 with raise_on_signals():
                     status = main(*arguments, **keywords)
@@ -143,9 +145,14 @@ def program(tool: str, *, resumed_by: str = "") -> Callable[[Callable[..., int]]
                     _silence(sys.stdout)
                 return fail(tool, error)
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+                if not (is_out_of_memory(error) or "DataLoader worker" in str(error)):
                     raise
                 return fail(tool, error)
+            finally:
+                # Workers that leave signals to this process would not heed how Python ends them.
+                for child in set(multiprocessing.active_children()) - others:
+                    if child.daemon:
+                        child.kill()
 
         return run
 

@@ -8,10 +8,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What a terminal sends at Ctrl-C, and a scheduler before it kills."""
+
+
+_SAME_SIGNAL = 2.0
+"""Seconds within which a second signal is taken for the first one, come by another way."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -35,15 +40,21 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that the first SIGINT or SIGTERM is put into, for a loop to look at; a second one acts as usual.
+    """A list that the first SIGINT or SIGTERM is put into, for a loop to look at; one seconds later acts as usual.
 
     In another thread than the main one, which alone gets signals, the list stays empty.
     """
     received: list[int] = []
 
+    first: list[float] = []
+
     def receive(number: int, frame: object) -> None:
-        received.append(number)
-        signal.signal(number, usual[number])
+        if not received:
+            received.append(number)
+            first.append(time.monotonic())
+        # A launcher passes on what a scheduler has sent to all.
+        elif time.monotonic() - first[0] > _SAME_SIGNAL:
+            usual[number](number, frame) if callable(usual[number]) else signal.default_int_handler(number, frame)
 
     with _handle(receive) as usual:
         yield received

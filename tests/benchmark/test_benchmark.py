@@ -152,6 +152,19 @@ def test_earlier_measurements_are_read_and_completed(run_tool, tmp_path):
     assert picture.read_text().count("<svg") == 1
 
 
+def test_a_users_file_is_kept_unless_it_may_be_replaced(run_tool, tmp_path):
+    path = tmp_path / "speed.json"
+    path.write_text("{}")
+    arguments = ["focalnet_tiny_lrf", *SETTINGS, "--rounds", 1, "--size", 32, "--measure", "memory", "--json", path]
+    status, output, errors = run_tool("benchmark.py", *arguments)
+    assert (status, output) == (2, "")
+    assert f"{path} exists already and was not written by this program; --force replaces it" in errors
+    assert path.read_text() == "{}"
+    assert run_tool("benchmark.py", *arguments, "--force")[0] == 0
+    assert len(json.loads(path.read_text())["cases"]) == 1
+    assert run_tool("benchmark.py", *arguments)[0] == 0, "its own file may be replaced"
+
+
 def test_compiled_models_are_timed(run_tool, tmp_path):
     path = tmp_path / "speed.json"
     knobs = ["--set=embed_dim=4", "--set=depths=[1]", "--set=focal_levels=[1]", "--set=focal_windows=[3]"]
@@ -188,6 +201,8 @@ def test_compiled_models_are_timed(run_tool, tmp_path):
         (["--read", "nowhere.json"], "nowhere.json"),
         (["--read", __file__], "is no report of this tool"),
         (["focalnet_tiny_lrf", "--json", "nowhere/speed.json"], "no folder nowhere"),
+        (["focalnet_tiny_lrf", "--json", "."], "folder"),
+        (["focalnet_tiny_lrf", "--plot", "speed.xyz"], "no picture can have the ending '.xyz'"),
     ],
 )
 def test_bad_arguments_get_one_clear_line(run_tool, arguments, message):

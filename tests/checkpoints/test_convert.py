@@ -222,7 +222,7 @@ def test_the_tool_works_from_any_folder_and_prints_the_report(tmp_path, native):
         (["nothing.pth", "out", "--to", "native"], "no checkpoint at nothing.pth"),
         (["page.pth", "out", "--to", "native"], "page.pth is a web page"),
         (["~nobody/native.pth", "out", "--to", "native"], "no checkpoint at ~nobody/native.pth"),
-        (["native.pth", "", "--to", "native"], "out must name a file or folder, got '.'"),
+        (["native.pth", "", "--to", "native"], "an argument is empty"),
         (["native.pth", "out.safetensors", "--to", "mmengine"], "must end in one of .pth"),
     ],
 )

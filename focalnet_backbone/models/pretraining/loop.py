@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,15 @@ from focalnet_backbone.models.pretraining.data import MaskedImages, StepSampler,
 from focalnet_backbone.models.pretraining.picture import draw_reconstructions
 from focalnet_backbone.models.pretraining.recipe import Recipe
 from focalnet_backbone.models.pretraining.state import TrainingState
-from focalnet_backbone.network.config import FocalNetConfig
+from focalnet_backbone.network.config import CONFIG_FILE, FocalNetConfig
 from focalnet_backbone.system.devices import choose_device
-from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.files import remove_unfinished
 from focalnet_backbone.system.interruption import leave_interrupts_to_parent, stop_signals
+from focalnet_backbone.system.outputs import claim, result_file
+from focalnet_backbone.system.processes import is_distributed
 
 CHECKPOINT_FILE = "checkpoint.pth"
+PROCESSOR_FILE = "preprocessor_config.json"
 MODEL_FOLDER = "model"
 PICTURE_FOLDER = "pictures"
 BOARD_FOLDER = "tensorboard"
@@ -47,6 +50,7 @@ def pretrain(
     workers: int = 2,
     checkpoint_every: int = 500,
     picture_every: int = 500,
+    on_stop: Callable[[int], None] = lambda number: None,
 ) -> int:
     """Train a `FocalNetForMaskedImageModeling` on a folder of photographs.
 
@@ -66,6 +70,7 @@ def pretrain(
         workers: processes that read images; 0 reads them in this one.
         checkpoint_every: steps between checkpoints.
         picture_every: steps between pictures.
+        on_stop: called with the number of the signal that ends the run early.
 
     Returns:
         The number of steps done: less than `recipe.steps` if the run was interrupted.
@@ -85,7 +90,15 @@ def pretrain(
     paths = find_images(images)
     if not paths:
         raise FileNotFoundError(f"no images in {images}")
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is a link to nothing, or no file that could be read as an image")
     out = Path(out)
+    if not (out / CHECKPOINT_FILE).exists():
+        model_files = [out / MODEL_FOLDER / name for name in ("model.safetensors", CONFIG_FILE, PROCESSOR_FILE)]
+        claim([(path, "the model") for path in model_files], force=False)
+    for folder in (out, out / PICTURE_FOLDER, out / MODEL_FOLDER):
+        remove_unfinished(folder)
     with _process_group(device) as (device, rank, processes), stop_signals() as stop, contextlib.ExitStack() as stack:
         state = TrainingState(config, recipe, len(paths), device)
         _restore(state, out / CHECKPOINT_FILE, resume)
@@ -106,6 +119,8 @@ def pretrain(
                 if ends or state.step % checkpoint_every == 0:
                     state.save(out / CHECKPOINT_FILE)
             if ends:
+                if stop:
+                    on_stop(stop[0])
                 break
         if rank == 0 and state.step == recipe.steps:
             _export(state.model, out / MODEL_FOLDER)
@@ -166,7 +181,7 @@ class _Journal:
 
     def show(self, step: int, picture: Image.Image) -> None:
         self.board.add_image("reconstructions", np.asarray(picture), step, dataformats="HWC")
-        with whole_file(self.pictures / f"step_{step:07d}.png") as unfinished:
+        with result_file(self.pictures / f"step_{step:07d}.png") as unfinished:
             picture.save(unfinished)
 
 
@@ -184,8 +199,7 @@ def _over_processes(loss: Tensor, stopping: bool) -> tuple[float, bool]:
 def _process_group(device: str | None) -> Iterator[tuple[torch.device, int, int]]:
     """Join the processes that torchrun started, if it did: device, rank and number of processes."""
     device = choose_device(device)
-    # As torchrun leaves the environment; other launchers may set one of the two alone.
-    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+    if not is_distributed():
         yield device, 0, 1
         return
     if device.type == "cuda":
