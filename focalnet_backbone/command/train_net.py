@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import multiprocessing
-import signal
+import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -21,12 +22,16 @@ from focalnet_backbone.data_check.detectron2 import check_job
 from focalnet_backbone.data_check.findings import DataError
 from focalnet_backbone.detectron2.jobs import Job, load_job
 from focalnet_backbone.detectron2.own_data import use_own_data
-from focalnet_backbone.detectron2.train import evaluate_weights, refuse_older_training, train
-from focalnet_backbone.system.command_line import fail, one_line
+from focalnet_backbone.detectron2.train import claim_output_dir, evaluate_weights, refuse_older_training, train
+from focalnet_backbone.system.command_line import fail, one_line, parse, program, say_interrupted
+from focalnet_backbone.system.interruption import Stopped, end_with_parent
+from focalnet_backbone.system.outputs import result_file
 
 logger = logging.getLogger(__name__)
 
 TOOL = "train_net.py"
+
+RESUMED_BY = "with --resume it goes on from the last checkpoint"
 
 USER_ERRORS = (CheckpointError, FloatingPointError, OSError, ValueError)
 """What a wrong config, file or command ends in; all else is a defect, and keeps its traceback."""
@@ -47,6 +52,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.description = "Train or evaluate a FocalNet detector with detectron2. On CPU, --num-gpus counts processes."
     own_data.add_arguments(parser)
+    parser.add_argument("--force", action="store_true", help="replace files of yours that are in the way")
+    parser.add_argument(
+        "--save-on-stop",
+        choices=["sigterm", "always", "never"],
+        default="sigterm",
+        help="which signals leave a checkpoint of the iteration in which they come (%(default)s; always: Ctrl-C too)",
+    )
     return parser
 
 
@@ -59,6 +71,8 @@ def job_from_arguments(args: argparse.Namespace) -> Job:
     job.check(train=not args.eval_only)
     if not (args.eval_only or args.resume):
         refuse_older_training(job.output_dir)
+    if not args.eval_only:
+        claim_output_dir(job, args.config_file, force=args.force)
     return job
 
 
@@ -82,19 +96,20 @@ def main(args: argparse.Namespace) -> None:
         results = evaluate_weights(job, last=args.resume)
     else:
         if comm.is_main_process():
-            job.save(output_dir / "config.yaml")
-        results = train(job, resume=args.resume)
+            with result_file(output_dir / "config.yaml") as unfinished:
+                job.save(unfinished)
+        results = train(job, resume=args.resume, save_on_stop=args.save_on_stop)
     for task, name, measure in (("bbox", "box AP", "AP"), ("segm", "mask AP", "AP"), ("sem_seg", "mIoU", "mIoU")):
         if task in results:
             logger.info("%s %.1f", name, results[task][measure])
+    if comm.is_main_process() and not args.eval_only:
+        print(f"see it: focalnet report {shlex.quote(job.output_dir)}")
 
 
 def main_of_process(args: argparse.Namespace) -> None:
     """`main`, ending with one line, also in the log, and exit code 2 on an error of the user's."""
     if multiprocessing.parent_process():
-        # torch sends this signal when the process that started this one dies. Background jobs of a shell ignore it, and
-        # would train on, alone, into the folder of the training that resumes this one.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        end_with_parent()
     trainer_logger = logging.getLogger("detectron2.engine.train_loop")
     trainer_logger.addFilter(_is_no_traceback)
     try:
@@ -102,6 +117,10 @@ def main_of_process(args: argparse.Namespace) -> None:
     except USER_ERRORS as error:
         logger.error(one_line(error))
         sys.exit(fail(TOOL, error))
+    except Stopped as stop:
+        if multiprocessing.parent_process():
+            sys.exit(stop.status)  # The one that started this process says so.
+        raise
     finally:
         trainer_logger.removeFilter(_is_no_traceback)
 
@@ -111,9 +130,10 @@ def _is_no_traceback(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], USER_ERRORS))
 
 
+@program(TOOL, resumed_by=RESUMED_BY)
 def run_command(arguments: list[str] | None = None) -> None:
     """`tools/train_net.py`."""
-    args = make_parser().parse_args(arguments)
+    args = parse(make_parser(), arguments)
     try:
         job = job_from_arguments(args)  # What is wrong with it is said before processes start.
         tell_findings(TOOL, check_job(job, train=not args.eval_only).findings)
@@ -126,7 +146,13 @@ def run_command(arguments: list[str] | None = None) -> None:
         if error.signal_name:
             print(f"{TOOL}: a process was ended by {error.signal_name}", file=sys.stderr)
         # One that was not killed has said why.
+        if error.exit_code in (130, 143):
+            say_interrupted(TOOL, KeyboardInterrupt(), RESUMED_BY)
         sys.exit(max(error.exit_code, 1))
-    except KeyboardInterrupt:
-        print(f"{TOOL}: interrupted; with --resume it goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    except Stopped as stop:
+        # Its processes end after their iteration, with a checkpoint.
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, stop.number)
+        for child in multiprocessing.active_children():
+            child.join()
+        sys.exit(say_interrupted(TOOL, stop, RESUMED_BY))

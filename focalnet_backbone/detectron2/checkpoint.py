@@ -65,10 +65,7 @@ class FocalNetCheckpointer(Checkpointer):
         states = {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
         data = {"model": self.model.state_dict(), **states, **extra}
         with whole_file(path) as unfinished:
-            try:
-                torch.save(data, unfinished)
-            except RuntimeError as error:  # What torch makes of a full disk.
-                raise OSError(f"cannot write {path}; is the disk full? {error}") from error
+            torch.save(data, unfinished)
         if self.tag_last:
             self.tag_last_checkpoint(path.name)
 

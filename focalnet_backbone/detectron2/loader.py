@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from focalnet_backbone.features.images import check_photo
+from focalnet_backbone.system.interruption import leave_interrupts_to_parent
 
 
 def derive_seed(*numbers: int) -> int:
@@ -131,6 +132,7 @@ def build_train_loader(
         batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=list,
+        worker_init_fn=leave_interrupts_to_parent,
         # The workers' seeds would otherwise be drawn from torch's generator, which the model shares.
         generator=torch.Generator().manual_seed(seed),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ from focalnet_backbone.detectron2.checkpoint import FocalNetCheckpointer
 from focalnet_backbone.detectron2.datasets import categories_of
 from focalnet_backbone.detectron2.jobs import Job, first_line
 from focalnet_backbone.detectron2.loader import derive_seed
+from focalnet_backbone.system.files import remove_unfinished
+from focalnet_backbone.system.interruption import Stopped, raise_on_signals, stop_signals
+from focalnet_backbone.system.outputs import check_apart, check_writable, claim, is_own
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +96,37 @@ class SeedEachIteration(HookBase):
         torch.manual_seed(derive_seed(self.seed, comm.get_rank(), self.trainer.iter))
 
 
+class StopWhenTold(HookBase):
+    """End the training after the iteration in which SIGINT or SIGTERM came, in all its processes.
+
+    Args:
+        received: where the signals appear.
+        checkpointer: writes the checkpoint to go on from.
+        save_on: which signals leave one: "sigterm", "always" or "never".
+    """
+
+    def __init__(self, received: list[int], checkpointer: FocalNetCheckpointer, save_on: str) -> None:
+        self.received = received
+        self.checkpointer = checkpointer
+        self.save_on = save_on
+
+    def after_step(self) -> None:
+        """End, if a signal came to any process."""
+        number = max(self.received, default=0)
+        if comm.get_world_size() > 1:
+            told = torch.tensor(number, device=next(self.checkpointer.model.parameters()).device)
+            torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+            number = int(told)
+        if not number:
+            return
+        saving = self.save_on == "always" or (self.save_on == "sigterm" and number == signal.SIGTERM)
+        name = f"model_{self.trainer.iter:07d}"
+        if saving and not Path(self.checkpointer.save_dir, f"{name}.pth").exists():
+            self.checkpointer.save(name, iteration=self.trainer.iter)
+        remark = f"saved after iteration {self.trainer.iter}, " if saving else ""
+        raise Stopped(number, f"{remark}with --resume it goes on from the last checkpoint")
+
+
 class BestCheckpointer(HookBase):
     """Keep the best of the evaluated states in `model_best.pth`. Comes after the hook that evaluates.
 
@@ -131,6 +166,31 @@ def refuse_older_training(output_dir: str | Path) -> None:
         raise FileExistsError(f"there is a training at {last}; resume it with --resume, or name another output folder")
 
 
+def claim_output_dir(job: Job, config: str | Path, *, force: bool = False) -> None:
+    """Check that a training would write over nothing of a user's in its output folder.
+
+    Raises `FileExistsError`, `OSError` or `ValueError`, as `claim` does.
+    """
+    folder = Path(job.output_dir)
+    check_writable(folder / "a")
+    names = ["config.yaml", "model_final.pth", "model_best.pth", *(p.name for p in folder.glob("model_[0-9]*.pth"))]
+    inputs = [path for path in (Path(config), Path(job.weights or "")) if path.is_file() and not is_own(path)]
+    if (folder / "last_checkpoint").is_file():  # It is a training's, and this one resumes it.
+        check_apart([(folder / "config.yaml", "the config")], inputs)
+        return
+    # A training that was killed just after its first checkpoint has not noted it.
+    ours = {name for name in names if name.endswith(".pth") and (folder / name).is_file() and _is_run(folder / name)}
+    claim([(folder / name, "the training") for name in names if name not in ours], inputs, force=force)
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        checkpoint = read_file(path)
+    except CheckpointError:
+        return False
+    return isinstance(checkpoint, Mapping) and "run" in checkpoint
+
+
 def build_model(job: Job) -> nn.Module:
     """A job's model, initialised from its seed. Raises `ValueError` if the config does not describe one."""
     if job.seed >= 0:
@@ -145,7 +205,7 @@ def build_model(job: Job) -> nn.Module:
     return model
 
 
-def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
+def train(job: Job, *, resume: bool = False, save_on_stop: str = "sigterm") -> dict[str, Any]:
     """Train as a job says, and return what `evaluate` says at the end.
 
     Writes into `job.output_dir`: checkpoints (`model_0004999.pth`, ..., `model_final.pth`, and `model_best.pth` by
@@ -156,9 +216,11 @@ def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
         resume: go on from the last checkpoint in `job.output_dir`, if there is one. The iterations that follow are
             those of an uninterrupted run: no image is left out or repeated. Learning rate, schedule and the
             optimizer's other settings are those of the job now, and the log says what has changed; the seed stays.
+        save_on_stop: which signals leave a checkpoint before the training ends: "sigterm", "always" or "never".
 
     Raises:
         FileExistsError: there is a training in `job.output_dir`, and `resume` is False.
+        Stopped: SIGINT or SIGTERM came.
         FloatingPointError: a loss is not finite; the message has the iteration and the losses.
         ValueError: the training to resume had other classes, another batch size, number of processes or optimizer,
             or was longer, or not all processes see its checkpoint.
@@ -166,8 +228,8 @@ def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
     """
     if not resume:
         refuse_older_training(job.output_dir)
-    for leftover in Path(job.output_dir).glob(".unfinished-*") if comm.is_main_process() else ():
-        leftover.unlink()  # Of a run that was killed while it wrote.
+    if comm.is_main_process():
+        remove_unfinished(job.output_dir)
     model = build_model(job)
     checkpointer = FocalNetCheckpointer(model, job.output_dir)
     resuming = checkpointer.require_all = checkpointer.has_checkpoint()
@@ -198,7 +260,9 @@ def train(job: Job, *, resume: bool = False) -> dict[str, Any]:
     if resuming:
         _restore(trainer, saved["trainer"], job.output_dir)
     try:
-        trainer.train(start_iter, job.max_iter)
+        with stop_signals() as received:
+            trainer.register_hooks([StopWhenTold(received, checkpointer, save_on_stop)])
+            trainer.train(start_iter, job.max_iter)
     except FloatingPointError as error:
         raise FloatingPointError(_explain_divergence(error, trainer)) from None
     return results
@@ -260,7 +324,8 @@ def _build_hooks(
     checkpointer.add_checkpointable("run", run)
 
     def run_evaluation() -> dict[str, Any]:
-        results.update(evaluate(job, trainer.model))
+        with raise_on_signals():  # It may take longer than a scheduler waits.
+            results.update(evaluate(job, trainer.model))
         return results
 
     train_hooks = [
@@ -274,7 +339,7 @@ def _build_hooks(
         if job.test_names:
             best = FocalNetCheckpointer(checkpointer.model, job.output_dir, tag_last=False, run=run)
             train_hooks.append(BestCheckpointer(best, job.best_metric, resuming=resuming))
-        train_hooks.append(hooks.PeriodicCheckpointer(checkpointer, job.checkpoint_period, job.max_to_keep))
+        train_hooks.append(hooks.PeriodicCheckpointer(checkpointer, job.checkpoint_period, max_to_keep=job.max_to_keep))
         train_hooks.append(hooks.PeriodicWriter(default_writers(job.output_dir, job.max_iter), job.log_period))
     return train_hooks
 

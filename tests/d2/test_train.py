@@ -156,6 +156,35 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(sample, tmp_path, trained
     assert not list(out.glob(".unfinished*"))
 
 
+SIGTERM_IN_AN_ITERATION = IN_AN_ITERATION.replace("SIGKILL", "SIGTERM")
+
+
+def test_a_run_that_a_scheduler_ends_leaves_a_checkpoint_and_goes_on_to_the_same_end(sample, tmp_path, trained, capfd):
+    program = "import os, signal, sys\nfrom detectron2.engine import SimpleTrainer\n" + SIGTERM_IN_AN_ITERATION
+    program += "from focalnet_backbone.command.train_net import run_command\nrun_command(sys.argv[1:])"
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", program, *arguments(sample, out, splits=("train",))]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("train_net.py:")]
+    assert "saved after iteration 4, with --resume it goes on" in line
+    assert (out / "last_checkpoint").read_text() == "model_0000004.pth"
+    (out / ".unfinished-1-model_0000005.pth").touch()  # As a process leaves it that is killed while it writes.
+    run_command(arguments(sample, out, "--resume", splits=("train",)))
+    assert f"see it: focalnet report {out}\n" in capfd.readouterr().out
+    assert same_training(out, trained)
+    assert not list(out.glob(".unfinished*"))
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model_final.pth"])
+def test_a_users_file_in_the_output_folder_is_kept(sample, tmp_path, name, refused):
+    (tmp_path / name).write_text("a user's")
+    with refused("train_net.py", f"{name} exists already and was not written by this program; --force replaces it"):
+        run_command(arguments(sample, tmp_path, splits=("train",)))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "a user's"}
+
+
 def test_a_new_run_has_a_seed_of_its_own_which_resuming_keeps(sample, tmp_path, record):
     out = tmp_path / "out"
     run_command(arguments(sample, out, "SEED", "-1", "SOLVER.MAX_ITER", "2", splits=("train",)))
@@ -170,10 +199,14 @@ def test_a_new_run_has_a_seed_of_its_own_which_resuming_keeps(sample, tmp_path, 
 def test_an_older_training_is_not_touched(sample, trained, refused):
     unfinished = trained / ".unfinished-1-model_0000007.pth"  # It might be running, and write this.
     unfinished.touch()
-    before = {path: path.stat() for path in trained.iterdir()}
+
+    def state() -> dict[Path, tuple[int, int]]:  # Reading, which notes the time of access, is allowed.
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in trained.iterdir()}
+
+    before = state()
     with refused("train_net.py", r"there is a training at .*model_final.pth; resume it with --resume"):
         run_command(arguments(sample, trained))
-    assert {path: path.stat() for path in trained.iterdir()} == before
+    assert state() == before
     unfinished.unlink()
 
 
@@ -265,6 +298,7 @@ def test_two_processes_train_and_evaluate_together_and_resume_after_a_kill_to_th
     run_command(command(LAZY, cut, "--resume"))
     assert same_training(whole, cut)
     one_process = ["--config-file", str(LAZY), *dataset_arguments(sample), "--resume", f"train.output_dir={cut}"]
+    one_process.append("train.max_iter=5")
     with refused("train_net.py", "had processes 2, which cannot change to 1"):
         run_command(one_process)
 
