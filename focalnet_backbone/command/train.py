@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from focalnet_backbone import own_data
@@ -33,4 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in own_data.ARGUMENTS:
         delattr(args, name)
     args.own_data = data
-    return run("train.py", args, build_training_runner, Runner.train)
+    return run("train.py", args, build_training_runner, _train)
+
+
+def _train(runner: Runner) -> None:
+    runner.train()
+    if is_main_process():
+        print(f"see it: focalnet report {shlex.quote(runner.work_dir)}")

@@ -100,8 +100,9 @@ def test_resume_goes_on_where_another_seed_was_drawn(run_training, tmp_path):
     assert_same_run(tmp_path / "part" / "iter_4.pth", tmp_path / "whole" / "iter_4.pth")
 
 
-def test_resume_without_a_checkpoint_starts_afresh(trained, run_training, tmp_path):
+def test_resume_without_a_checkpoint_starts_afresh(trained, run_training, tmp_path, capfd):
     assert run_training(tmp_path, "--resume") == 0
+    assert f"see it: focalnet report {tmp_path}\n" in capfd.readouterr().out
     assert_same_run(tmp_path / "iter_4.pth", trained.checkpoint)
 
 
