@@ -18,7 +18,7 @@ from focalnet_backbone.detectron2 import FocalNetCheckpointer
 from focalnet_backbone.detectron2.datasets import read_coco, register
 from focalnet_backbone.detectron2.jobs import load_job, load_yaml
 from focalnet_backbone.detectron2.loader import build_train_loader
-from focalnet_backbone.detectron2.predict import predict
+from focalnet_backbone.detectron2.predict import Detectron2Predictor
 from focalnet_backbone.detectron2.train import Run, train
 from tests.checkpoints.hostile import HOSTILE
 from tests.checkpoints.server import FileServer
@@ -143,11 +143,10 @@ def test_a_head_with_nan_is_refused_by_name(tiny_cfg, tmp_path):
 
 
 @pytest.mark.parametrize("run", [{"categories": "cat"}, {"categories": [{"id": "1", "name": 2}]}, {"categories": [3]}])
-def test_classes_that_a_checkpoint_tells_wrongly_are_refused_by_its_name(sample, tmp_path, run):
+def test_classes_that_a_checkpoint_tells_wrongly_are_refused_by_its_name(tmp_path, run):
     torch.save({"model": {}, "run": run}, tmp_path / "odd.pth")
-    photo = next((sample / "images" / "validation").iterdir())
     with pytest.raises(CheckpointError, match=r"odd\.pth does not tell its classes"):
-        predict(TINY, tmp_path / "odd.pth", [photo], tmp_path / "out", device="cpu")
+        Detectron2Predictor(TINY, tmp_path / "odd.pth", device="cpu")
 
 
 @pytest.mark.parametrize("change", [{"iteration": None}, {"run": 5}, {"trainer": [1]}, {"run": {"seed": 1}}])

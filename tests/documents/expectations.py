@@ -68,7 +68,7 @@ def check_detectron2(run: PageRun) -> None:
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(48.68, abs=0.01)
     assert list(pyramid(torch.zeros(1, 3, 64, 64))) == ["p2", "p3", "p4", "p5", "p6"]
     assert pyramid.bottom_up.config.focal_levels == [3, 3, 3, 3]
-    assert Path("outputs/sample/predictions/00001.png").is_file()
+    assert Path("outputs/sample/predictions/00001_overlay.png").is_file()
 
 
 def check_guest(run: PageRun) -> None:

@@ -49,7 +49,7 @@ RULES = [
     Rule("focalnet * work_dirs/upernet_focalnet_sample/iter_1200.pth*", replace=("iter_1200.pth", "iter_2.pth")),
     # detectron2.md
     Rule("python tools/train_net.py *configs/detectron2/mask_rcnn_focalnet_tiny_srf_1x*", "COCO", "coco_2017_*"),
-    Rule("python tools/predict.py *_1x.yaml model_final.pth photo.jpg *", "a trained model", "no image file photo.jpg"),
+    Rule("python tools/predict.py *_1x.yaml model_final.pth photo.jpg *", "a trained model", "no image at photo.jpg"),
     Rule("python tools/make_sample_dataset.py data/sample", add="--train 4 --val 2 --size 64"),
     Rule("python tools/train_net.py *_sample.yaml *", add="SOLVER.MAX_ITER 1 SOLVER.IMS_PER_BATCH 1"),
     # mmsegmentation.md, mmdetection.md
