@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit status."""
     args = parse(make_parser(), arguments)
     try:
+        args.config = open_config(args.config)
         plan = PredictionPlan.make(args.images, args.out, overlay=args.overlay)
         predictor = open_predictor(args.config, args.weights, args.device)
         summary = predict_to_files(

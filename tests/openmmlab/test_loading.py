@@ -76,7 +76,11 @@ class ModelCloud:
         return SimpleNamespace(name=os.path.basename(path), download=download)
 
 
-@pytest.mark.parametrize("scheme", sorted(CheckpointLoader._schemes))
+# The names of published detectors are schemes too; they lead to addresses, which are among these.
+SCHEMES = sorted(name for name in CheckpointLoader._schemes if not name.endswith("$"))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_by_every_scheme_weights_are_read_and_code_is_refused(names, tmp_path, scheme):
     good = tmp_path / "good.pth"
     torch.save({"state_dict": {"backbone.x": torch.ones(2)}}, good)
