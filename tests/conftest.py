@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ import pytest
 # torch.compile does so when it first compiles.
 import setuptools  # noqa: F401
 import torch
+
+# A shell's background job ignores Ctrl-C, and so would everything that it starts; the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parent / "data"
 TOOLS = Path(__file__).parents[1] / "tools"

@@ -79,7 +79,7 @@ def read_run(folder: str | Path) -> Run:
     if metrics.is_file():
         run = Run(folder.name, folder, "detectron2", config=_read_yaml(folder / "config.yaml"))
         _read_detectron2(run, _lines(metrics))
-    elif logs:
+    elif logs or list(folder.glob("*/vis_data/config.py")):
         run = Run(folder.name, folder, "mmengine")
         for log in logs:
             _read_mmengine(run, _lines(log))

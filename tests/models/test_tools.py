@@ -185,9 +185,9 @@ def test_pretraining_names_an_image_that_it_cannot_read(workers, run_tool, confi
     assert "cannot read photos/chelsea.png as an image" in errors.splitlines()[-1]
 
 
-@pytest.mark.parametrize("tool", ["classify.py", "pretrain_mim.py"])
-def test_help_is_complete(tool, run_tool):
+@pytest.mark.parametrize(("tool", "name"), [("classify.py", "classify"), ("pretrain_mim.py", "pretrain")])
+def test_help_is_complete(tool, name, run_tool):
     status, output, _ = run_tool(tool, "--help")
     assert status == 0
-    assert f"python tools/{tool}" in output
+    assert f"focalnet {name} " in output
     assert "exit status" in output

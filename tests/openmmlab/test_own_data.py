@@ -151,9 +151,9 @@ def test_some_classes_of_a_coco_file_can_be_chosen(objects):
 def test_wrappers_of_the_dataset_stay_and_photos_of_several_endings_are_all_read(masks, tmp_path):
     for folder, suffix in itertools.product(("photos", "labels"), ("jpg", "png")):
         (tmp_path / folder).mkdir(exist_ok=True)
-        Image.new("RGB" if folder == "photos" else "L", (8, 8), int(suffix == "jpg")).save(
-            tmp_path / folder / f"{suffix}.{suffix if folder == 'photos' else 'png'}"
-        )
+        image = Image.new("RGB" if folder == "photos" else "L", (8, 8))
+        image.paste(1 if folder == "labels" else (1, 1, 1), (0, 0, 4, 8))  # Both classes are there.
+        image.save(tmp_path / folder / f"{suffix}.{suffix if folder == 'photos' else 'png'}")
     cfg = load_config(SAMPLE_CONFIG)
     cfg.train_dataloader.dataset = {"type": "RepeatDataset", "times": 3, "dataset": cfg.train_dataloader.dataset}
     use_own_data(cfg, OwnData(Split(tmp_path / "photos", tmp_path / "labels"), None, ("a", "b")))

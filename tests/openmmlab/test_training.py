@@ -242,7 +242,7 @@ def test_a_label_that_is_damaged_while_training_goes_on_is_named(capfd, spoilt, 
 
     monkeypatch.setattr(runners, "_build", build_then_damage)
     line = fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options, f"train_dataloader.num_workers={workers}"])
-    assert re.search(r"annotations/training/0000\d.png cannot be read: ", line)
+    assert re.search(r"annotations/training/0000\d.png is no photo: ", line)
 
 
 def test_wrong_configs_and_values_are_one_line(capfd, tiny_options, tmp_path, monkeypatch):
