@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import errno
 import functools
@@ -10,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -129,7 +131,7 @@ def program(tool: str, *, resumed_by: str = "") -> Callable[[Callable[..., int]]
         @functools.wraps(main)
         def run(*arguments: Any, **keywords: Any) -> int:
             _prepare_streams()
-            others = set(multiprocessing.active_children())
+            _kill_workers_at_exit()
             try:
                 with raise_on_signals():
                     status = main(*arguments, **keywords)
@@ -148,15 +150,27 @@ def program(tool: str, *, resumed_by: str = "") -> Callable[[Callable[..., int]]
                 if not (is_out_of_memory(error) or "DataLoader worker" in str(error)):
                     raise
                 return fail(tool, error)
-            finally:
-                # Workers that leave signals to this process would not heed how Python ends them.
-                for child in set(multiprocessing.active_children()) - others:
-                    if child.daemon:
-                        child.kill()
 
         return run
 
     return decorate
+
+
+@functools.cache
+def _kill_workers_at_exit() -> None:
+    """Have this process's workers killed when it exits: those that leave signals to it do not heed how Python ends
+    them, and it would wait for them for ever."""
+    owner = os.getpid()
+
+    def kill() -> None:
+        if os.getpid() == owner:
+            # torch would take their end for a failure.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for child in multiprocessing.active_children():
+                if child.daemon:
+                    child.kill()
+
+    atexit.register(kill)
 
 
 def say_interrupted(tool: str, stop: KeyboardInterrupt, remark: str = "") -> int:
