@@ -165,7 +165,8 @@ def _kill_workers_at_exit() -> None:
     def kill() -> None:
         if os.getpid() == owner:
             # torch would take their end for a failure.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if hasattr(signal, "SIGCHLD"):
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for child in multiprocessing.active_children():
                 if child.daemon:
                     child.kill()
