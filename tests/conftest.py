@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import runpy
 import signal
 import subprocess
@@ -37,6 +38,15 @@ REFERENCE_KNOBS = {
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What tests find out about files is not remembered beyond them."""
     os.environ["FOCALNET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def small_files():
+    """A limit of 8 kB to what a file may hold, which stands in for a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def load_golden(name: str) -> dict[str, Any]:

@@ -195,6 +195,9 @@ def _prepare(
     cfg = load_config(config, options, own_data)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
+    # mmengine keeps visualizers by name: with the config's, a second training of a process would log into the first's
+    # folder. Without one, it takes the experiment's.
+    (cfg.get("visualizer") or {}).pop("name", None)
     if launcher == "pytorch" and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
     return cfg

@@ -106,6 +106,11 @@ def test_resume_without_a_checkpoint_starts_afresh(trained, run_training, tmp_pa
     assert_same_run(tmp_path / "iter_4.pth", trained.checkpoint)
 
 
+def test_each_training_of_a_process_logs_into_its_own_folder(trained, run_training, tmp_path):
+    assert run_training(tmp_path) == 0
+    assert len(list(tmp_path.glob("*/vis_data/scalars.json"))) == 1
+
+
 def test_the_last_checkpoint_is_the_named_one_or_else_the_newest_whole_one(tmp_path):
     assert latest_checkpoint(tmp_path) is None
     for age, name in enumerate([".unfinished-1-iter_6.pth", "best_mIoU_iter_2.pth", "iter_2.pth", "iter_4.pth"]):

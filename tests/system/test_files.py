@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -92,15 +91,6 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     monkeypatch.setattr(files, "_swept", set())  # As for another process.
     with whole_file(tmp_path / "d") as unfinished:
         assert sorted(os.listdir(tmp_path)) == [unfinished.name]
-
-
-@pytest.fixture
-def small_files():
-    """A limit of 8 kB to what a file may hold, which stands in for a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)
