@@ -14,22 +14,16 @@ import torch
 import torchvision
 from torch import Tensor
 
+from focalnet_backbone.system.stand_ins import missing_operator
+
+CURE = 'pip install --no-build-isolation "git+https://github.com/facebookresearch/detectron2.git"'
 CHUNK = 65536
 """Pairs of rotated boxes that are intersected at a time; their corners and crossings take about 40 MB."""
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:
     """A stand-in for an operator that is not here."""
-    if name.startswith("_"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def missing(*args: Any, **kwargs: Any) -> NoReturn:
-        raise NotImplementedError(
-            f"the detectron2 operator {name!r} needs detectron2's compiled part, which this installation lacks. To get "
-            'it: pip install --no-build-isolation "git+https://github.com/facebookresearch/detectron2.git"'
-        )
-
-    return missing
+    return missing_operator(__name__, "detectron2", name, CURE)
 
 
 def get_compiler_version() -> str:

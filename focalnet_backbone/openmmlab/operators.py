@@ -9,29 +9,23 @@ function that raises `NotImplementedError`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
+from focalnet_backbone.system.stand_ins import missing_operator
+
+CURE = "pip uninstall mmcv-lite, pip install openmim, mim install 'mmcv>=2.0.0,<2.2.0'"
 AVERAGE_POOLING = 1
 LINEAR, GAUSSIAN = 1, 2
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:
     """A stand-in for an operator that is not here, since `mmcv.ops` wants every name when it is imported."""
-    if name.startswith("_"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def missing(*args: Any, **kwargs: Any) -> NoReturn:
-        raise NotImplementedError(
-            f"the mmcv operator {name!r} needs mmcv's compiled part, which this installation lacks. To get it: "
-            "pip uninstall mmcv-lite, pip install openmim, mim install 'mmcv>=2.0.0,<2.2.0'"
-        )
-
-    return missing
+    return missing_operator(__name__, "mmcv", name, CURE)
 
 
 def get_compiler_version() -> str:
