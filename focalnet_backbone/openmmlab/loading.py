@@ -94,9 +94,13 @@ LOADERS: dict[str, Loader] = {
 """What mmengine reads weights with, by the beginning of their names."""
 
 
+# For a config by name, mmengine reads all metafiles of a package: seconds with the parser that is written in Python.
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 class _YamlOfData(YamlHandler):
     def load_from_fileobj(self, file: Any, **options: Any) -> Any:
-        return yaml.safe_load(file)
+        return yaml.load(file, Loader=_SafeLoader)
 
 
 def load_safely() -> None:

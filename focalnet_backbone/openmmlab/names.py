@@ -67,11 +67,15 @@ def _read_by_name(original: Callable[..., Config]) -> Callable[..., Config]:
 
 def _find_base(original: Callable[..., tuple[str, str | None]]) -> Callable[..., tuple[str, str | None]]:
     """`Config._get_cfg_path`. The scope that it returns is None: our configs name the one of their framework."""
+    # For each base in a package, mmengine reads all of its metafiles.
+    find_in_package = functools.cache(functools.partial(original, filename=""))
 
     @functools.wraps(original)
     def find(cfg_path: str, filename: str) -> tuple[str, str | None]:
         found = _resolve(cfg_path)
-        return original(cfg_path, filename) if found == cfg_path else (found, None)
+        if found != cfg_path:
+            return found, None
+        return find_in_package(cfg_path) if "::" in cfg_path else original(cfg_path, filename)
 
     return find
 
