@@ -114,6 +114,12 @@ class FeatureExtractor:
             return self._extract([limit_size(to_rgb(image), self.max_size) for image in images], batch_size)
         return self._extract([limit_size(to_rgb(images), self.max_size)], batch_size)[0]
 
+    @torch.no_grad()
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """The maps of a batch of images of one size, RGB `(N, 3, H, W)`: `(N, C, H_i, W_i)` by name."""
+        features = self.model(normalize(images.to(self.device), self.dtype))
+        return features if self.fpn is None else self.fpn(features)
+
     def stream(
         self,
         paths: str | Path | Iterable[str | Path],
@@ -191,10 +197,7 @@ class FeatureExtractor:
         for group in group_by_size(images):
             for start in range(0, len(group), batch_size):
                 indices = group[start : start + batch_size]
-                batch = torch.stack([images[i] for i in indices]).to(self.device)
-                features = self.model(normalize(batch, self.dtype))
-                if self.fpn is not None:
-                    features = self.fpn(features)
+                features = self.features(torch.stack([images[i] for i in indices]))
                 for row, i in enumerate(indices):
                     # A map of its own for each image, so that keeping one does not keep the whole batch. The
                     # photo's copy stays what it was when the caller uses the array for the next one.

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
@@ -105,14 +105,31 @@ def load_image(path: str | Path) -> Tensor:
         raise FileNotFoundError(f"{path} is a link to nothing" if path.is_symlink() else f"no image file {path}")
     if not path.is_file():  # Which may wait for what never comes.
         raise ValueError(f"{path} is no file that could be read as an image")
+    return _open(path, path)
+
+
+def decode_image(content: bytes, name: str = "it") -> Tensor:
+    """An image file's content as RGB, uint8 `(3, H, W)`, as `load_image` reads files.
+
+    Raises `ValueError`, in which the image is called `name`.
+    """
+    if not content:
+        raise ValueError(f"cannot read {name} as an image: it is empty")
+    return _open(io.BytesIO(content), name)
+
+
+def _open(file: Path | io.BytesIO, name: object) -> Tensor:
     try:
         with warnings.catch_warnings():
             # Images beyond twice the size of this warning are refused.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=photo_formats()) as image:
+            with Image.open(file, formats=photo_formats()) as image:
                 return _pil_to_rgb(image)
     except Exception as error:  # on damaged files, Pillow's readers pass on whatever they meet
-        raise ValueError(f"cannot read {path} as an image: {error}") from error
+        # Of content without a file, Pillow tells the address in memory.
+        unknown = isinstance(error, UnidentifiedImageError) and isinstance(file, io.BytesIO)
+        reason = f"it is none of {', '.join(PHOTO_FORMATS)}" if unknown else error
+        raise ValueError(f"cannot read {name} as an image: {reason}") from error
 
 
 def check_photo(path: str | Path) -> None:

@@ -79,7 +79,7 @@ class FeaturePyramid(Mapping[str, Tensor]):
         header = {"format": _FORMAT, "strides": json.dumps(self.strides), "metadata": json.dumps(self.metadata)}
         # Not by `save_file`, which ignores the umask and raises no OSError when the disk is full.
         with whole_file(path) as unfinished:
-            unfinished.write_bytes(serialize(tensors, metadata=header))
+            unfinished.write_bytes(_sort_header(serialize(tensors, metadata=header)))
         return path
 
     @classmethod
@@ -128,6 +128,14 @@ class FeaturePyramid(Mapping[str, Tensor]):
         for panel in panels:
             panel.set_axis_off()
         return figure
+
+
+def _sort_header(content: bytes) -> bytes:
+    """A safetensors file's content with its header in one order, as the library's differs from call to call."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    ordered = json.dumps(header, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    return content[:8] + ordered.ljust(length) + content[8 + length :]
 
 
 def principal_components(feature: Tensor) -> np.ndarray:

@@ -209,13 +209,18 @@ def save_plot(pyramid: FeaturePyramid, path: Path) -> None:
         pyramid.plot().savefig(unfinished, dpi=100)
 
 
-def _make_stamps(extractor: FeatureExtractor, settings: dict[str, Any]) -> Callable[[Path], dict[str, str]]:
-    """What says from what a pyramid was made: the settings, the model's weights, and the image as it is on the disk."""
+def model_digest(extractor: FeatureExtractor) -> str:
+    """What two extractors have in common that compute the same: a digest of the architecture and the weights."""
     digest = hashlib.sha256(extractor.model.config.to_json_string().encode())
     for name, tensor in extractor.model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    common = {"settings": json.dumps(settings, sort_keys=True, default=str), "model": digest.hexdigest()}
+    return digest.hexdigest()
+
+
+def _make_stamps(extractor: FeatureExtractor, settings: dict[str, Any]) -> Callable[[Path], dict[str, str]]:
+    """What says from what a pyramid was made: the settings, the model's weights, and the image as it is on the disk."""
+    common = {"settings": json.dumps(settings, sort_keys=True, default=str), "model": model_digest(extractor)}
 
     def stamp(image: Path) -> dict[str, str]:
         try:
