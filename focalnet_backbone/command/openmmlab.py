@@ -6,31 +6,33 @@ import argparse
 import contextlib
 import functools
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.command.data import fail_data, tell_findings
 from focalnet_backbone.data_check.findings import DataError
 from focalnet_backbone.data_check.openmmlab import check_config
+from focalnet_backbone.openmmlab.flat import parse_option
 from focalnet_backbone.system.command_line import fail
 from focalnet_backbone.system.facts import one_at_a_time
+from focalnet_backbone.system.processes import is_distributed
 
 CONFIG_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, AssertionError, CheckpointError)
 """What wrong files, configs and arguments raise while a runner is built."""
 
 
-class _Options(DictAction):
-    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, *rest: Any, **more: Any) -> None:
-        for value in values:
-            if "=" not in value:
-                parser.error(f"--cfg-options takes KEY=VALUE, got {value}")
-        super().__call__(parser, namespace, values, *rest, **more)
+class _Options(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        try:
+            options = dict(map(parse_option, values))
+        except ValueError as error:
+            parser.error(f"{option} {error}")
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), **options})
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -39,6 +41,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("config", help="config file")
     parser.add_argument("--work-dir", metavar="DIR", help="folder for logs and checkpoints (work_dirs/NAME)")
     add_config_options(parser)
+    parser.add_argument("--force", action="store_true", help="replace files of yours that are in the way")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser
@@ -61,6 +64,8 @@ def run(tool: str, args: argparse.Namespace, build: Callable[..., Runner], work:
     arguments = vars(args)
     del arguments["local_rank"]  # torch.distributed.launch passes it, but sets LOCAL_RANK too.
     try:
+        if arguments["launcher"] == "pytorch" and not is_distributed():
+            raise ValueError("--launcher pytorch is for processes that torchrun starts, but RANK is not set")
         runner = build(**arguments, check=functools.partial(_check, tool))
     except DataError as error:
         return fail_data(tool, error)
@@ -70,9 +75,6 @@ def run(tool: str, args: argparse.Namespace, build: Callable[..., Runner], work:
         work(runner)
     except (CheckpointError, OSError, AssertionError) as error:  # mmcv asserts that it could read an image.
         return _fail(tool, error)
-    except KeyboardInterrupt:
-        print(f"{tool}: interrupted", file=sys.stderr)
-        return 130
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0

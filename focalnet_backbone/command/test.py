@@ -8,8 +8,10 @@ from mmengine.runner import Runner
 
 from focalnet_backbone.command.openmmlab import make_parser, run
 from focalnet_backbone.openmmlab.runners import build_test_runner
+from focalnet_backbone.system.command_line import parse, program
 
 
+@program("test.py")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit status."""
     parser = make_parser(__doc__)
@@ -19,5 +21,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--show-dir", metavar="DIR", help="save painted images there")
     parser.add_argument("--show", action="store_true", help="show painted images in a window")
     parser.add_argument("--wait-time", type=float, default=2.0, metavar="SECONDS", help="how long to show each")
-    args = parser.parse_args(arguments)
+    args = parse(parser, arguments)
     return run("test.py", args, build_test_runner, Runner.test)

@@ -10,10 +10,11 @@ from mmengine.runner import Runner
 
 from focalnet_backbone import own_data
 from focalnet_backbone.command.openmmlab import make_parser, run
-from focalnet_backbone.openmmlab.runners import build_training_runner
-from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.openmmlab.runners import SAVE_ON_STOP, build_training_runner
+from focalnet_backbone.system.command_line import fail, parse, program
 
 
+@program("train.py")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit status."""
     parser = make_parser(__doc__)
@@ -26,8 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--amp", action="store_true", help="train in mixed precision (needs a GPU)")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the batch size")
+    parser.add_argument(
+        "--save-on-stop",
+        choices=SAVE_ON_STOP,
+        default="sigterm",
+        help="which signals leave a checkpoint of the iteration in which they come (%(default)s; always: Ctrl-C too)",
+    )
     own_data.add_arguments(parser)
-    args = parser.parse_args(arguments)
+    args = parse(parser, arguments)
     try:
         data = own_data.read_arguments(args)
     except (OSError, ValueError) as error:

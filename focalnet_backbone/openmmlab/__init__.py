@@ -18,6 +18,7 @@ from focalnet_backbone.openmmlab.own_data import RenumberLoadedLabels  # noqa: E
 from focalnet_backbone.openmmlab.photos import read_photos_alike  # noqa: E402
 from focalnet_backbone.openmmlab.published import take_published_detectors  # noqa: E402
 from focalnet_backbone.openmmlab.resume import AtomicLocalBackend, ExactResumeHook  # noqa: E402
+from focalnet_backbone.openmmlab.stopping import LastingCheckpointHook, StopHook  # noqa: E402
 
 offer_configs()
 read_photos_alike()
@@ -27,6 +28,8 @@ __all__ = [
     "AtomicLocalBackend",
     "ExactResumeHook",
     "FocalNet",
+    "LastingCheckpointHook",
     "LayerDecayOptimWrapperConstructor",
     "RenumberLoadedLabels",
+    "StopHook",
 ]

@@ -28,7 +28,7 @@ def flatten(path: Path, values: Sequence[str] = (), own_data: OwnData | None = N
         FileNotFoundError: there is no such file.
         ValueError: it is no valid config.
     """
-    cfg = load_config(path, dict(map(_parse_value, values)), own_data)
+    cfg = load_config(path, dict(map(parse_option, values)), own_data)
     imports = cfg.get("custom_imports") or {}
     wanted = [*dict.fromkeys([PLUGIN, *imports.get("imports", [])])]
     cfg.custom_imports = {"imports": wanted, "allow_failed_imports": False}
@@ -37,9 +37,18 @@ def flatten(path: Path, values: Sequence[str] = (), own_data: OwnData | None = N
     return f"{comment}\n#\n# Written whole by focalnet-backbone {__version__}.\n{_format(cfg)}"
 
 
-def _parse_value(text: str) -> tuple[str, Any]:
-    key, _, value = text.partition("=")
-    return key, DictAction._parse_iterable(value)
+def parse_option(text: str) -> tuple[str, Any]:
+    """A key of a config and the value for it, from `KEY=VALUE`, as mmengine's tools read it.
+
+    Raises `ValueError` if it is none, or its value is none that mmengine can read, such as a `dict(...)`.
+    """
+    key, is_there, value = text.partition("=")
+    if not is_there:
+        raise ValueError(f"takes KEY=VALUE, got {text}")
+    try:
+        return key, DictAction._parse_iterable(value)
+    except (AssertionError, RecursionError):
+        raise ValueError(f"{key} takes a number, a word, or a list of them such as [1,2], got {value}") from None
 
 
 def _format(cfg: Config) -> str:

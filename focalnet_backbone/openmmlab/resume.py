@@ -16,6 +16,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler
 
+from focalnet_backbone.openmmlab.stopping import skip_batches_of_epoch
 from focalnet_backbone.system.files import whole_file
 
 
@@ -52,6 +53,8 @@ class ExactResumeHook(Hook):
             sampler.seed = runner.message_hub.get_info("sampler_seed", sampler.seed)
         if runner.iter > 0 and hasattr(runner.train_loop, "dataloader_iterator"):
             _skip_trained_batches(runner)
+        elif done := runner.iter - runner.epoch * len(runner.train_dataloader):  # Stopped within an epoch.
+            skip_batches_of_epoch(runner.train_dataloader, done)
         _seed(runner, runner.iter)
 
     def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:

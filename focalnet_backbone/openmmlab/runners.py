@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS, init_default_scope
@@ -22,10 +24,18 @@ from focalnet_backbone.openmmlab.backbone import FocalNet
 from focalnet_backbone.openmmlab.data import leaf_datasets, name_damaged_files
 from focalnet_backbone.openmmlab.own_data import use_own_data
 from focalnet_backbone.openmmlab.resume import latest_checkpoint
+from focalnet_backbone.openmmlab.stopping import shield_workers
 from focalnet_backbone.openmmlab.weights import check_fit, check_numbers, check_resumable, read_weights
 from focalnet_backbone.own_data import OwnData
+from focalnet_backbone.system.files import remove_unfinished
+from focalnet_backbone.system.outputs import check_writable, claim, is_own, result_file
 
 CheckData: TypeAlias = Callable[[Config, tuple[str, ...]], None]
+
+SAVE_ON_STOP = {"sigterm": ("SIGTERM",), "always": ("SIGTERM", "SIGINT"), "never": ()}
+"""Signals at which a training saves a checkpoint before it ends, by what the tools call it."""
+
+_CHECKPOINT = re.compile(r"(iter|epoch|best)_.*\.pth")
 
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None, own_data: OwnData | None = None) -> Config:
@@ -71,6 +81,8 @@ def build_training_runner(
     auto_scale_lr: bool = False,
     check: CheckData | None = None,
     own_data: OwnData | None = None,
+    save_on_stop: str = "sigterm",
+    force: bool = False,
 ) -> Runner:
     """A runner that is ready to train, and that resumes exactly (see `ExactResumeHook`).
 
@@ -84,9 +96,12 @@ def build_training_runner(
         auto_scale_lr: whether to scale the learning rate to the batch size.
         check: is given the config and the names of the data loaders before anything expensive starts.
         own_data: what to train and evaluate on in place of the config's data.
+        save_on_stop: which signals leave a checkpoint of the iteration in which they come, a key of `SAVE_ON_STOP`.
+        force: whether to replace a user's files in the working folder.
 
     Raises:
         FileNotFoundError: the config, a dataset or the checkpoint is missing.
+        FileExistsError: the working folder has files of a user's that the training would replace.
         ValueError: the config is wrong, or has not what an argument needs.
         CheckpointError: the checkpoint cannot be read.
     """
@@ -108,8 +123,9 @@ def build_training_runner(
         start, _ = read_weights(cfg.load_from)
         if cfg.get("resume"):
             check_resumable(cfg.load_from)
-    _save_for_exact_resume(cfg)
+    _save_for_exact_resume(cfg, SAVE_ON_STOP[save_on_stop])
     check_channels(cfg.model)
+    _claim_work_dir(cfg, force=force)
     runner = _build(cfg)
     if start is not None:
         check_numbers(runner.model, start, cfg.load_from)
@@ -132,6 +148,7 @@ def build_test_runner(
     show: bool = False,
     wait_time: float = 2.0,
     check: CheckData | None = None,
+    force: bool = False,
 ) -> Runner:
     """A runner that is ready to test a checkpoint.
 
@@ -147,6 +164,7 @@ def build_test_runner(
         show: whether to show painted images in a window.
         wait_time: seconds to show each.
         check: as for training.
+        force: whether to replace a user's files.
 
     Raises:
         FileNotFoundError: the config, the dataset or the checkpoint is missing.
@@ -173,6 +191,7 @@ def build_test_runner(
         _turn_on_augmentation(cfg)
     # mmengine writes the config into the working folder: not over the one that training left there.
     cfg = Config(cfg.to_dict(), cfg_text=cfg.text, filename=f"test_{Path(config).name}")
+    claim([(Path(cfg.work_dir, cfg.filename), "the config")], [config], force=force)
     runner = _build(cfg)
     model = runner.model
     while isinstance(model, BaseTTAModel) or is_model_wrapper(model):
@@ -257,7 +276,15 @@ class _Runner(Runner):
             problem = f"{type(error).__name__}: {error}"
             raise ValueError(f"the dataset of {' and '.join(files)} cannot be built: {problem}") from error
         name_damaged_files(loader.dataset)
+        shield_workers(loader)
         return loader
+
+    def dump_config(self) -> None:
+        """Write the config into the working folder, marked as ours to replace."""
+        if is_main_process():
+            path = Path(self.work_dir, Path(self.cfg.filename or f"{self.timestamp}.py").name)
+            with result_file(path) as unfinished:
+                self.cfg.dump(unfinished)
 
 
 def _build(cfg: Config) -> Runner:
@@ -301,10 +328,34 @@ def _choose_start(cfg: Config, resume: str | None) -> None:
             cfg.load_from = str(last)
 
 
-def _save_for_exact_resume(cfg: Config) -> None:
-    cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "ExactResumeHook"}]
+def _claim_work_dir(cfg: Config, *, force: bool) -> None:
+    """Check that mmengine, which asks nobody, will write over nothing of a user's in the working folder."""
+    folder = Path(cfg.work_dir)
+    dump = folder / Path(cfg.filename).name
+    outputs = [(dump, "the config")]
+    started_from = Path(cfg.get("load_from") or "")
+    if not cfg.get("resume"):
+        # Checkpoints of an earlier training are replaced, but not what only looks like them.
+        if not (folder / "last_checkpoint").exists():
+            outputs += [(path, "a checkpoint") for path in folder.glob("*.pth") if _CHECKPOINT.match(path.name)]
+        elif started_from.parent.resolve() == folder.resolve() and _CHECKPOINT.match(started_from.name):
+            outputs.append((started_from, "a checkpoint"))
+    elif dump.exists() and (folder / "last_checkpoint").exists():
+        outputs = []
+    inputs = [path for path in (Path(cfg.filename), started_from) if path.is_file() and not is_own(path)]
+    claim(outputs, inputs, force=force)
+    check_writable(folder / "a")
+    if is_main_process():
+        remove_unfinished(folder)
+
+
+def _save_for_exact_resume(cfg: Config, save_on: tuple[str, ...]) -> None:
+    stop = {"type": "StopHook", "save_on": save_on}
+    cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "ExactResumeHook"}, stop]
     saving = {"type": "CheckpointHook", "backend_args": {"backend": "atomic_local"}}
     saving.update(cfg.get("default_hooks", {}).get("checkpoint", {}))
+    if saving["type"] == "CheckpointHook":
+        saving["type"] = "LastingCheckpointHook"
     cfg.merge_from_dict({"default_hooks": {"checkpoint": saving}})
 
 

@@ -146,7 +146,7 @@ def test_two_processes_train_and_test_on_the_cpu(tiny_options, tmp_path, capfd):
 def test_test_tool_prints_the_iou_of_each_class_and_saves_predictions(trained, tiny_options, tmp_path, capfd):
     arguments = [str(SAMPLE_CONFIG), str(trained.checkpoint), "--work-dir", str(tmp_path)]
     flags = ["--out", str(tmp_path / "labels"), "--show-dir", str(tmp_path / "painted")]
-    options = [*tiny_options, "experiment_name=plain", "visualizer.name=plain"]
+    options = [*tiny_options, "experiment_name=plain"]
 
     assert test_tool.main([*arguments, *flags, "--cfg-options", *options]) == 0
 
@@ -274,9 +274,12 @@ def test_wrong_configs_and_values_are_one_line(capfd, tiny_options, tmp_path, mo
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "--amp needs a GPU" in fail(capfd, [str(SAMPLE_CONFIG), "--amp", "--cfg-options", *tiny_options])
-    with pytest.raises(SystemExit):
-        train_tool.main([str(SAMPLE_CONFIG), "--cfg-options", "lr"])
-    assert capfd.readouterr().err.endswith("--cfg-options takes KEY=VALUE, got lr\n")
+    for option in ("lr", "a=[1,2", "hooks=[dict(a=1,b=2)]"):
+        with pytest.raises(SystemExit):
+            train_tool.main([str(SAMPLE_CONFIG), "--cfg-options", option])
+        line = capfd.readouterr().err.splitlines()[-1]
+        assert re.search(r"--cfg-options .*, got ", line)
+        assert line.endswith(option.partition("=")[2] or option)
 
 
 def test_channels_that_do_not_fit_the_backbone_are_refused():
