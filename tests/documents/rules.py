@@ -87,6 +87,8 @@ RULES = [
     # explore.md, report.md
     Rule("focalnet explore *", add="--fields 1 --max-size 64"),
     Rule("focalnet report outputs/mask_rcnn *", "a trained model", "no folder outputs/mask_rcnn"),
+    # pyramids.md
+    Rule("python tools/extract_features.py photos *", add="--max-size 96"),
     # compare.md
     Rule("focalnet receptive-field *", add="--size 32 --images 1 --channels 1"),
     Rule("focalnet compare mask_rcnn_*", needs="minutes; tests/benchmark/test_compare.py runs it on small models"),
