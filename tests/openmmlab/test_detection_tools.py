@@ -107,7 +107,7 @@ def test_damaged_annotations_are_named(config, sample_dataset, tmp_path, capfd, 
 
 def test_an_assertion_without_message_is_told_by_its_code(config, tmp_path, capfd):
     options = ["model.neck.in_channels=(4,8,16,32)", "experiment_name=assertion"]
-    assert train_tool.main([str(config), "--work-dir", str(tmp_path), "--cfg-options", *options]) == 2
+    assert train_tool.main([str(config), "--work-dir", str(tmp_path / "work"), "--cfg-options", *options]) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.startswith("train.py: assert isinstance(in_channels, list) (AssertionError, ")
     assert "fpn.py:" in line

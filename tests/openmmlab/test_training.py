@@ -331,6 +331,7 @@ def test_wrong_checkpoints_and_flags_are_one_line(capfd, trained, tiny_options, 
 
 def test_any_config_gets_exact_resume_and_whole_checkpoints(trained):
     cfg = Config.fromfile(next(trained.work_dir.glob("*.py")))
-    assert cfg.custom_hooks == [{"type": "ExactResumeHook"}]
+    assert cfg.custom_hooks == [{"type": "ExactResumeHook"}, {"type": "StopHook", "save_on": ("SIGTERM",)}]
+    assert cfg.default_hooks.checkpoint.type == "LastingCheckpointHook"
     assert cfg.default_hooks.checkpoint.backend_args == {"backend": "atomic_local"}
     assert cfg.default_hooks.checkpoint.interval == 2
