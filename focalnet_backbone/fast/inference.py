@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet_backbone.fast.kernels import depthwise_gelu, linear
+from focalnet_backbone.fast.packing import pack, packed_linear
 
 # Bytes of a tile's hidden layer on the CPU, which a third-level cache holds. Tiles that second-level caches hold (a
 # quarter of that) take 8 % longer, as every call has its overhead, and so do tiles four times as large.
@@ -116,45 +117,65 @@ class _Block:
         self.use_post_layernorm = use_post_layernorm
         self.approximate = approximate
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor) -> list[Tensor]:
         """The projection `f` of positions `(N, P, C)`: query and context `(N, P, C)`, gates `(N, P, L + 1)`."""
-        dim, dtype, p = x.shape[-1], self.dtype, self.p
-        split = [dim, dim, len(self.kernels) + 1]
-        results = [x.new_empty(*x.shape[:2], channels, dtype=dtype) for channels in split]
-        weights = p["modulation.f.weight"].split(split)
-        biases = p["modulation.f.bias"].split(split) if "modulation.f.bias" in p else [None] * 3
-        for tile in tiles(x, self.hidden):
-            normed = (x[tile] if self.use_post_layernorm else self.norm1(x[tile])).to(dtype)
-            for weight, bias, result in zip(weights, biases, results, strict=True):
-                linear(normed, weight, bias, out=result[tile])
-        return tuple(results)
+        dim = x.shape[-1]
+        parts = [(0, dim), (dim, 2 * dim), (2 * dim, 2 * dim + len(self.kernels) + 1)]
+        cuts = list(tiles(x, self.hidden))
+        results = None
+        for tile in cuts:
+            normed = (x[tile] if self.use_post_layernorm else self.norm1(x[tile])).to(self.dtype)
+            if len(cuts) == 1:
+                return [self._linear(normed, "modulation.f", part) for part in parts]
+            if results is None:
+                results = [x.new_empty(*x.shape[:2], last - first, dtype=self.dtype) for first, last in parts]
+            for part, result in zip(parts, results, strict=True):
+                self._linear(normed, "modulation.f", part, out=result[tile])
+        return results
 
     def finish(self, x: Tensor, query: Tensor, gates: Tensor, contexts: list[Tensor], overall: Tensor) -> Tensor:
         """Gating, both projections of the modulation, and the MLP, with their residual sums: `(N, P, C)`."""
-        # The result takes the place of the query, tile by tile, unless autocast wants it in another type. Buffers that
-        # all tiles share spare the system from finding memory for each.
-        out, buffers, p = query, None, self.p
+        # The result takes the place of the query, tile by tile, unless autocast wants it in another type. A buffer that
+        # all tiles share spares the system from finding memory for each.
+        out, buffer = query, None
         for tile in tiles(x, self.hidden):
-            if buffers is None:
+            if buffer is None:
                 # No tile is larger than the first.
-                widths = (x.shape[-1], x.shape[-1], self.hidden)
-                buffers = [x.new_empty(*x[tile].shape[:2], width, dtype=self.dtype) for width in widths]
+                buffer = x.new_empty(x[tile].shape, dtype=self.dtype)
             samples, positions = x[tile].shape[:2]
-            gathered, modulated, activated = (buffer[:samples, :positions] for buffer in buffers)
+            gathered = buffer[:samples, :positions]
             self._gather(gates[tile], [context[tile] for context in contexts], overall[tile[0]], out=gathered)
-            linear(gathered, p["modulation.h.weight"].flatten(1), p["modulation.h.bias"], out=modulated).mul_(
-                query[tile]
-            )
+            modulated = self._linear(gathered, "modulation.h").mul_(query[tile])
             if self.modulation_norm is not None:
                 modulated = self.modulation_norm(modulated).to(self.dtype)
             total = self._add(x[tile], modulated, "modulation.proj", self.norm1, "gamma_1")
             if out.dtype != total.dtype:
                 out = query.to(total.dtype)
             normed = (total if self.use_post_layernorm else self.norm2(total)).to(self.dtype)
-            linear(normed, p["mlp.fc1.weight"], p["mlp.fc1.bias"], out=activated)
-            torch.ops.aten.gelu_(activated, approximate=self.approximate)
+            activated = self._linear(normed, "mlp.fc1", gelu=True)
             self._add(total, activated, "mlp.fc2", self.norm2, "gamma_2", out=out[tile])
         return out
+
+    def _linear(
+        self,
+        x: Tensor,
+        layer: str,
+        rows: tuple[int, int] | None = None,
+        *,
+        base: Tensor | None = None,
+        gelu: bool = False,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """A linear layer, or some rows of its weight, of `x`: added to `base`, through GELU, and in `out`, if given."""
+        weight, bias = self.p[f"{layer}.weight"], self.p.get(f"{layer}.bias")
+        rows = rows or (0, len(weight))
+        bias = None if bias is None else bias[slice(*rows)]
+        packed = pack(weight, *rows)
+        if packed is not None:
+            y = packed_linear(x, packed, bias, base=base, gelu=self.approximate if gelu else None)
+            return y if out is None else out.copy_(y)
+        y = linear(x, weight.flatten(1)[slice(*rows)], bias, base=base, out=out)
+        return torch.ops.aten.gelu_(y, approximate=self.approximate) if gelu else y
 
     def _gather(self, gates: Tensor, contexts: list[Tensor], overall: Tensor, out: Tensor) -> None:
         """The contexts and the global one, weighed by their gates (equation 5)."""
@@ -176,10 +197,10 @@ class _Block:
         out: Tensor | None = None,
     ) -> Tensor:
         """`base` plus a linear layer of `x`, through the norm after it and scaled where the block has those."""
-        weight, bias, gamma = self.p[f"{layer}.weight"], self.p[f"{layer}.bias"], self.p.get(scale)
+        gamma = self.p.get(scale)
         if not self.use_post_layernorm and gamma is None and base.dtype == x.dtype:
-            return linear(x, weight, bias, base=base, out=out)
-        branch = linear(x, weight, bias)
+            return self._linear(x, layer, base=base, out=out)
+        branch = self._linear(x, layer)
         if self.use_post_layernorm:
             branch = norm(branch)
         return torch.add(base, branch if gamma is None else gamma * branch, out=out)

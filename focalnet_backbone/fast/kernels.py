@@ -7,8 +7,6 @@ Maps are `(N, H, W, C)` here, rows of channels `(..., C)`. Which kernel is faste
 from __future__ import annotations
 
 import platform
-from functools import cache
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -33,12 +31,6 @@ def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, base: Tensor | None = None, out: Tensor | None = None
 ) -> Tensor:
     """Map rows `(..., C)` to `(..., D)` by `weight` `(D, C)`; added to `base`, and written to `out`, if given."""
-    if _prefers_convolution(x):
-        rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
-        y = F.conv2d(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
-        if base is not None:
-            return torch.add(base, y, out=out)
-        return y if out is None else out.copy_(y)
     rows = x.reshape(-1, x.shape[-1])
     if base is not None:
         if out is None:
@@ -134,14 +126,3 @@ def _has_fused_activations(x: Tensor) -> bool:
     if not _uses_onednn(x) or platform.machine() not in ("x86_64", "AMD64"):
         return False
     return x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def _prefers_convolution(x: Tensor) -> bool:
-    """Whether a 1x1 convolution, by oneDNN, beats a matrix product, by MKL: it does unless Intel made the processor."""
-    return _uses_onednn(x) and x.dtype == torch.float32 and torch.get_num_threads() > 1 and not _is_intel()
-
-
-@cache
-def _is_intel() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and "GenuineIntel" in cpuinfo.read_text()
