@@ -65,6 +65,30 @@ def test_as_a_module_it_is_the_same():
     assert ended.stdout == f"focalnet-backbone {focalnet_backbone.__version__}\n"
 
 
+def complete(*words: str) -> list[str]:
+    """What bash offers for the last word of a line."""
+    script = (
+        f'eval "$({sys.executable} -m focalnet_backbone completion bash)"; COMP_WORDS=({" ".join(words)!s}); '
+        f"COMP_CWORD={len(words) - 1}; _focalnet; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    )
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_a_shell_completes_subcommands_flags_and_configs():
+    assert complete("focalnet", "ex") == ["explore", "extract"]
+    assert complete("focalnet", "train", "mmseg/upernet_focalnet_sam") == ["mmseg/upernet_focalnet_sample.py"]
+    assert "--work-dir" in complete("focalnet", "train", "--w")
+    assert complete("focalnet", "extract", "photos/") == []  # Files, then.
+
+
+def test_completion_is_quick_as_it_imports_neither_torch_nor_a_framework(run):
+    code = (
+        "import sys\nfrom focalnet_backbone.command import main\nsys.argv[1:] = ['completion', 'zsh']\nmain()\n"
+        "assert not {'torch', 'numpy', 'mmengine', 'detectron2'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
 def test_without_arguments_it_shows_its_help(run):
     assert run()[:2] == run("--help")[:2]
 
