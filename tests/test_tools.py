@@ -271,5 +271,8 @@ def test_the_repository_on_the_python_path_does_not_hide_its_installation(tmp_pa
     add_package(build, "focalnet-backbone", "0.1.0")
     assert "focalnet-backbone" in inspect([build, site], "missing", "yes")
     origin = f'{{"url": "{TOOLS.parent.as_uri()}", "dir_info": {{"editable": true}}}}'
-    add_package(site, "focalnet-backbone", "0.1.0", **{"direct_url.json": origin})
+    installed = add_package(site, "focalnet-backbone", "0.1.0", **{"direct_url.json": origin})
+    # Of before there was the command `focalnet`, which pip has to make.
+    assert "focalnet-backbone" in inspect([build, site], "missing", "yes")
+    (installed / "entry_points.txt").write_text("[console_scripts]\nfocalnet = focalnet_backbone.command:main\n")
     assert "focalnet-backbone" not in inspect([build, site], "missing", "yes")

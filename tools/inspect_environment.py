@@ -21,6 +21,7 @@ from pip._vendor.packaging.markers import Marker
 # Packages that may change in a user's environment: this one, and what `venv` brings along by itself in a version too
 # old for PyTorch, or too new for detectron2.
 NOT_HELD = ("focalnet-backbone", "setuptools")
+COMMAND = "focalnet"
 # A package of the user's that takes the place of a pinned one.
 SUBSTITUTES = {
     "sal-detectron2": ["detectron2"],
@@ -60,11 +61,13 @@ def forget_interrupted() -> None:
 
 
 def is_editable_here(repo: Path) -> bool:
-    """Whether the package is installed in editable form from this repository."""
+    """Whether the package is installed in editable form from this repository, with the command that it has by now."""
     # Where the repository is on PYTHONPATH, its build information is found too, and tells nothing.
-    found = metadata.distributions(name="focalnet-backbone")
-    origins = [json.loads(dist.read_text("direct_url.json") or "{}") for dist in found]
-    return any(origin.get("url") == repo.as_uri() for origin in origins)
+    for dist in metadata.distributions(name="focalnet-backbone"):
+        origin = json.loads(dist.read_text("direct_url.json") or "{}")
+        if origin.get("url") == repo.as_uri() and dist.entry_points.select(group="console_scripts", name=COMMAND):
+            return True
+    return False
 
 
 def same_version(found: str, pinned: str) -> bool:
