@@ -18,7 +18,7 @@ from focalnet_backbone.annotations.coco import coco_facts
 from focalnet_backbone.annotations.mend import mend_as_loaded
 from focalnet_backbone.data_check.coco import Use, judge_coco, judge_sizes
 from focalnet_backbone.data_check.findings import Findings
-from focalnet_backbone.data_check.labels import Meaning, judge_labels, judge_pairs, look_at_labels
+from focalnet_backbone.data_check.labels import Learnt, Meaning, judge_labels, judge_pairs, look_at_labels
 from focalnet_backbone.data_check.photos import judge_photos, look_at_photos, shown_sizes
 from focalnet_backbone.data_check.report import Report, Split
 from focalnet_backbone.detectron2.jobs import Job
@@ -32,22 +32,24 @@ def check_job(job: Job, *, train: bool = True) -> Report:
     report = Report()
     datasets = [(name, True) for name in (job.train_names if train else ())]
     datasets += [(name, False) for name in job.test_names]
+    learnt = Learnt()
     for name, is_train in datasets:
         use = Use("detectron2", job.masks, job.keypoints, train=is_train)
-        split = _check_dataset(name, job, use, report.findings)
+        split = _check_dataset(name, job, use, learnt, report.findings)
         if split:
             report.splits.append(split)
+    learnt.judge(report.findings)
     if len(report.splits) == len(datasets):
         _compare_classes(job, report)
     report.find_overlaps()
     return report
 
 
-def _check_dataset(name: str, job: Job, use: Use, findings: Findings) -> Split | None:
+def _check_dataset(name: str, job: Job, use: Use, learnt: Learnt, findings: Findings) -> Split | None:
     metadata = MetadataCatalog.get(name)
     path, folder = metadata.get("json_file"), metadata.get("image_root")
     if path is None or folder is None:
-        return _check_dicts(name, job, use, findings)
+        return _check_dicts(name, job, use, learnt, findings)
     facts = coco_facts(path)
     own = Findings()
     if not judge_coco(facts, path, use, own):
@@ -95,7 +97,7 @@ def _load(path: str, folder: str) -> str | None:
     return None
 
 
-def _check_dicts(name: str, job: Job, use: Use, findings: Findings) -> Split | None:
+def _check_dicts(name: str, job: Job, use: Use, learnt: Learnt, findings: Findings) -> Split | None:
     """Check a dataset that is not in COCO's format: detectron2's dicts of images."""
     try:
         dicts = DatasetCatalog.get(name)
@@ -111,7 +113,7 @@ def _check_dicts(name: str, job: Job, use: Use, findings: Findings) -> Split | N
             unlike.append(f"{image['file_name']} ({size[0]}x{size[1]})")
     findings.count(name, "photo", "of another size than the dataset says", unlike, "correct width and height")
     if dicts and "sem_seg_file_name" in dicts[0]:
-        return _check_labels(name, dicts, photos, use, findings)
+        return _check_labels(name, dicts, photos, use, learnt, findings)
     annotations = [a for image in dicts for a in image.get("annotations", ()) if not a.get("iscrowd", 0)]
     classes = MetadataCatalog.get(name).get("thing_classes") or []
     found = Counter(annotation["category_id"] for annotation in annotations)
@@ -134,7 +136,9 @@ def _check_dicts(name: str, job: Job, use: Use, findings: Findings) -> Split | N
     )
 
 
-def _check_labels(name: str, dicts: list[dict], photos: dict[str, dict], use: Use, findings: Findings) -> Split:
+def _check_labels(
+    name: str, dicts: list[dict], photos: dict[str, dict], use: Use, learnt: Learnt, findings: Findings
+) -> Split:
     """Check label images, as the mapper will read them."""
     metadata = MetadataCatalog.get(name)
     classes, ignored = list(metadata.get("stuff_classes") or ()), metadata.get("ignore_label", 255)
@@ -143,7 +147,10 @@ def _check_labels(name: str, dicts: list[dict], photos: dict[str, dict], use: Us
     folder = os.path.dirname(first)
     load = functools.partial(load_labels, prefix=prefix)
     labels = look_at_labels([path for _, path in files.values()], load, f"detectron2 {detectron2.__version__} {prefix}")
-    pixels = judge_labels(labels, Meaning(classes, ignored, False), folder, findings, train=use.train)
+    meaning = Meaning(classes, ignored, False)
+    pixels = judge_labels(labels, meaning, folder, findings)
+    if use.train:
+        learnt.add(pixels, meaning, folder)
     judge_pairs([(photo, path) for photo, (_, path) in files.items()], photos, labels, folder, findings)
     return Split(
         name="train" if use.train else "val",

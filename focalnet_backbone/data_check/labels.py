@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from focalnet_backbone.data_check.findings import Findings, counted
-from focalnet_backbone.data_check.photos import MISSING, judge_errors, reason
+from focalnet_backbone.data_check.photos import MISSING, files_within, judge_errors, reason
 from focalnet_backbone.features.images import check_photo, photo_formats
 from focalnet_backbone.system.facts import find_out
 
@@ -104,9 +103,7 @@ class Meaning:
     shifted: bool
 
 
-def judge_labels(
-    labels: dict[str, dict[str, Any]], meaning: Meaning, place: str, findings: Findings, *, train: bool
-) -> Counter[int]:
+def judge_labels(labels: dict[str, dict[str, Any]], meaning: Meaning, place: str, findings: Findings) -> Counter[int]:
     """Add what is wrong with labels by themselves. Returns the pixels of each value.
 
     Args:
@@ -114,7 +111,6 @@ def judge_labels(
         meaning: of their values.
         place: their folder.
         findings: to add to.
-        train: whether they are trained on.
     """
     judge_errors(labels, "label", place, findings, {})
     flat = {path: facts for path, facts in labels.items() if "counts" in facts}
@@ -132,8 +128,6 @@ def judge_labels(
     _judge_values({p: f["counts"] for p, f in flat.items() if p not in deep}, meaning, place, findings)
     lossy = [path for path, facts in flat.items() if facts["format"] in ("JPEG", "MPO")]
     findings.count(place, "label", "in JPEG", lossy, "its compression changes values: save labels as PNG", error=False)
-    if train and pixels:
-        _judge_classes(pixels, meaning, place, findings)
     return pixels
 
 
@@ -154,6 +148,25 @@ def _judge_values(counts: dict[str, dict[int, int]], meaning: Meaning, place: st
     error = bool(counts) and len(unlabelled) == len(counts)
     cure = "nothing is learnt of them" + (": give pixels their class" if error else "")
     findings.count(place, "label", "without a pixel of any class", unlabelled, cure, error=error)
+
+
+@dataclass
+class Learnt:
+    """The pixels that a training learns from, of all its datasets together: one of them may hold a single class."""
+
+    found: dict[str, tuple[Meaning, dict[str, None], Counter[int]]] = field(default_factory=dict)
+
+    def add(self, pixels: Counter[int], meaning: Meaning, place: str) -> None:
+        """Add a dataset: the pixels of each value, what values mean, and the folder."""
+        _, places, total = self.found.setdefault(repr(meaning), (meaning, {}, Counter()))
+        places[place] = None
+        total.update(pixels)
+
+    def judge(self, findings: Findings) -> None:
+        """Add what is wrong with the classes that there are."""
+        for meaning, places, pixels in self.found.values():
+            if pixels:
+                _judge_classes(pixels, meaning, " and ".join(places), findings)
 
 
 def _judge_classes(pixels: Counter[int], meaning: Meaning, place: str, findings: Findings) -> None:
@@ -206,15 +219,16 @@ def judge_pairs(
     findings.count(place, "label", "whose photo EXIF turns", turned, cure, error=False)
 
 
-def unused_labels(labels: Sequence[str], folder: str, suffix: str, findings: Findings) -> None:
+def unused_labels(labels: Collection[str], folder: str, suffixes: Sequence[str], findings: Findings) -> None:
     """Add labels in a folder that belong to no photo.
 
     Args:
         labels: paths that belong to photos.
         folder: folder of labels.
-        suffix: ending of labels.
+        suffixes: endings of labels.
         findings: to add to.
     """
-    used = {os.path.abspath(path) for path in labels}
-    there = [str(path) for path in sorted(Path(folder).rglob(f"*{suffix}")) if os.path.abspath(path) not in used]
-    findings.count(folder, "label", "without a photo", there, "is its photo missing, or of another name?", error=False)
+    used = set(map(os.path.abspath, labels))
+    there = [path for path in files_within(folder) if path.endswith(tuple(suffixes))]
+    unused = [path for path in there if os.path.abspath(path) not in used]
+    findings.count(folder, "label", "without a photo", unused, "is its photo missing, or of another name?", error=False)

@@ -6,9 +6,9 @@ import contextlib
 import functools
 import io
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,15 @@ from focalnet_backbone.annotations.coco import coco_facts
 from focalnet_backbone.annotations.mend import mend_as_loaded
 from focalnet_backbone.data_check.coco import Use, judge_coco, judge_order, judge_sizes
 from focalnet_backbone.data_check.findings import Findings, counted
-from focalnet_backbone.data_check.labels import Meaning, judge_labels, judge_pairs, look_at_labels, unused_labels
-from focalnet_backbone.data_check.photos import judge_photos, look_at_photos, shown_sizes
+from focalnet_backbone.data_check.labels import (
+    Learnt,
+    Meaning,
+    judge_labels,
+    judge_pairs,
+    look_at_labels,
+    unused_labels,
+)
+from focalnet_backbone.data_check.photos import files_within, judge_photos, look_at_photos, shown_sizes
 from focalnet_backbone.data_check.report import Report, Split
 from focalnet_backbone.openmmlab.data import leaf_datasets
 from focalnet_backbone.system.facts import find_out
@@ -48,10 +55,12 @@ def check_config(cfg: Config, loaders: Sequence[str] = ("train_dataloader", "val
     _find_missing([dataset for _, dataset in datasets], report.findings)
     if report.findings.errors:
         return report
+    together = _Together()
     for loader, dataset in datasets:
-        split = _Check(cfg, loader, dataset, report.findings).run()
+        split = _Check(cfg, loader, dataset, report.findings, together).run()
         if split:
             report.splits.append(split)
+    together.judge(report.findings)
     report.find_overlaps()
     return report
 
@@ -67,11 +76,38 @@ def _find_missing(datasets: Sequence[Mapping], findings: Findings) -> None:
             findings.add(f"no dataset at {root} (in {Path.cwd()}). Expected in that folder: {layout}")
 
 
+@dataclass
+class _Together:
+    """What can be said of datasets together only: one may read the files that another leaves out.
+
+    Attributes:
+        learnt: pixels that are trained on.
+        photos: by folder, the endings that are read.
+        labels: by folder, the endings and the files that are read.
+    """
+
+    learnt: Learnt = field(default_factory=Learnt)
+    photos: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    labels: dict[str, tuple[set[str], set[str]]] = field(default_factory=lambda: defaultdict(lambda: (set(), set())))
+
+    def judge(self, findings: Findings) -> None:
+        """Add what is wrong."""
+        self.learnt.judge(findings)
+        for folder, suffixes in self.photos.items():
+            read = tuple(suffixes)
+            unread = [path for path in files_within(folder) if not path.endswith(read) and _is_photo(path)]
+            cure = f"the config reads *{', *'.join(sorted(read))} only: rename them, or set img_suffix"
+            findings.count(folder, "photo", "of another ending", unread, cure, error=False)
+        for folder, (suffixes, paths) in self.labels.items():
+            unused_labels(paths, folder, sorted(suffixes), findings)
+
+
 class _Check:
     """The check of one dataset."""
 
-    def __init__(self, cfg: Config, loader: str, dataset: Mapping, findings: Findings) -> None:
+    def __init__(self, cfg: Config, loader: str, dataset: Mapping, findings: Findings, together: _Together) -> None:
         self.cfg = cfg
+        self.together = together
         self.name = loader.removesuffix("_dataloader")
         self.config = dataset
         self.findings = findings
@@ -113,7 +149,10 @@ class _Check:
         model = self.cfg.get("model") or {}
         if not self.classes or "language_model" in model:
             return
-        for name, number in _heads(model, "model"):
+        counts = [*_heads(model, "model")]
+        if number := (self.cfg.get("data_preprocessor") or {}).get("num_classes"):  # mmpretrain's, to mix labels.
+            counts.append(("data_preprocessor", number))
+        for name, number in counts:
             if number != len(self.classes):
                 self.findings.add(
                     f"{name}.num_classes is {number}, but the data has {len(self.classes)} (metainfo.classes)"
@@ -216,20 +255,11 @@ class _Check:
         loading = self._loading()
         photos = self._photos([sample["img_path"] for sample in samples], loading, str(folder), self.findings)
         if suffix and Path(folder).is_dir():
-            self._tell_unread(photos, folder, suffix)
+            self.together.photos[str(folder)].add(suffix)
         label_loading = [step for step in loading if not type(step).__name__.startswith("LoadImage")]
         if label_loading and samples[0].get("seg_map_path"):
             return self._check_labels(dataset, samples, photos, _LoadLabel(label_loading, samples[0]))
         return self._count_instances(samples, photos, folder)
-
-    def _tell_unread(self, photos: Mapping[str, Any], folder: str, suffix: str) -> None:
-        unread = [
-            str(path)
-            for path in sorted(Path(folder).rglob("*"))
-            if path.suffix.lower() in PHOTO_ENDINGS and not path.name.endswith(suffix)
-        ]
-        cure = f"the config reads *{suffix} only: rename them, or set img_suffix"
-        self.findings.count(folder, "photo", "of another ending", unread, cure, error=False)
 
     def _check_labels(self, dataset: Any, samples: list[dict], photos: dict[str, dict], load: _LoadLabel) -> Split:
         paths = [sample["seg_map_path"] for sample in samples]
@@ -246,11 +276,15 @@ class _Check:
                 f"{folder}: there are {len(classes)} classes, and {type(dataset).__name__} keeps labels in 8 bits, "
                 f"with {ignored} for pixels of none; up to {ignored} classes are possible"
             )
-        pixels = judge_labels(labels, meaning, folder, self.findings, train=self.name == "train")
+        pixels = judge_labels(labels, meaning, folder, self.findings)
+        if self.name == "train":
+            self.together.learnt.add(pixels, meaning, folder)
         known = [pair for pair in pairs if pair[1] in labels]
         judge_pairs(known, photos, labels, folder, self.findings)
         if Path(folder).is_dir():
-            unused_labels(paths, folder, dataset.seg_map_suffix, self.findings)
+            suffixes, read = self.together.labels[folder]
+            suffixes.add(dataset.seg_map_suffix)
+            read.update(paths)
         return Split(
             name=self.name,
             source=folder,
@@ -326,7 +360,8 @@ class _LoadLabel:
 
 def _parts(dataset: Mapping) -> list[str]:
     """Folders and files, relative to the dataset's root, that it reads."""
-    names = [*(dataset.get("data_prefix") or {}).values(), dataset.get("ann_file")]
+    prefix = dataset.get("data_prefix") or {}
+    names = [*([prefix] if isinstance(prefix, str) else prefix.values()), dataset.get("ann_file")]
     return list(dict.fromkeys(name for name in names if isinstance(name, str) and name and "://" not in name))
 
 
@@ -345,7 +380,9 @@ def _reads_coco(dataset: Any) -> bool:
 def _heads(part: Any, name: str) -> Iterator[tuple[str, int]]:
     """Name and `num_classes` of each head of a model that tells classes of the data apart."""
     if isinstance(part, Mapping):
-        if name.rpartition(".")[2].partition("[")[0].endswith("_head") and isinstance(part.get("num_classes"), int):
+        if name.rpartition(".")[2].partition("[")[0].rpartition("_")[2] == "head" and isinstance(
+            part.get("num_classes"), int
+        ):
             yield name, part["num_classes"]
         for key, value in part.items():
             if key not in NO_CLASSES_OF_DATA and isinstance(value, Mapping | list | tuple):
@@ -357,7 +394,11 @@ def _heads(part: Any, name: str) -> Iterator[tuple[str, int]]:
 
 def _endings(folder: str) -> list[str]:
     """Endings of the photos in a folder."""
-    return sorted({path.suffix for path in Path(folder).rglob("*") if path.suffix.lower() in PHOTO_ENDINGS})
+    return sorted({os.path.splitext(path)[1] for path in files_within(folder) if _is_photo(path)})
+
+
+def _is_photo(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in PHOTO_ENDINGS
 
 
 def _version(part: Any) -> str:

@@ -144,6 +144,11 @@ def shown_sizes(photos: Iterable[dict[str, Any]]) -> str:
     return first if len(sizes) == 1 else f"{first} to {last}"
 
 
+def files_within(folder: str) -> list[str]:
+    """Paths of the files in a folder and those within it, in order."""
+    return sorted(os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+
+
 def _other_spelling(missing: list[str]) -> str:
     """What to do about missing photos: a file of nearly their name is named."""
     for path in missing[:3]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,17 @@ class Split:
     ignored: int | None = None
 
 
+class _RealPaths:
+    """`os.path.realpath`, which asks for each part of a path, with what it said of folders remembered."""
+
+    def __init__(self) -> None:
+        self.folder = functools.cache(os.path.realpath)
+
+    def __call__(self, path: str) -> str:
+        folder, name = os.path.split(path)
+        return os.path.realpath(path) if os.path.islink(path) else os.path.join(self.folder(folder), name)
+
+
 @dataclass
 class Report:
     """Datasets, and what is wrong with them."""
@@ -49,10 +61,11 @@ class Report:
 
     def find_overlaps(self) -> None:
         """Add the photos that are trained on and evaluated on."""
-        trained = {os.path.realpath(photo) for split in self.splits if split.name == "train" for photo in split.photos}
+        real = _RealPaths()
+        trained = {real(photo) for split in self.splits if split.name == "train" for photo in split.photos}
         for split in self.splits:
             if split.name != "train":
-                both = [photo for photo in split.photos if os.path.realpath(photo) in trained]
+                both = [photo for photo in split.photos if real(photo) in trained]
                 cure = "results on them say nothing of other photos"
                 self.findings.count(split.source, "photo", "trained on too", both, cure, error=False)
 
