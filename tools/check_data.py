@@ -3,7 +3,7 @@
 
 import sys
 
-from focalnet_backbone.command.check_data import main
+from focalnet_backbone.command import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("check_data"))

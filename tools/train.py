@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Train the model of a config of mmsegmentation or mmdetection, FocalNet included."""
+"""Train the model of a config of mmsegmentation, mmdetection or mmpretrain, FocalNet included."""
 
 import sys
 
-from focalnet_backbone.command.train import main
+from focalnet_backbone.command import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("train"))

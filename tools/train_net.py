@@ -1,7 +1,9 @@
 #!/usr/bin/env python
 """Train or evaluate a FocalNet detector with detectron2; `--help` tells how."""
 
-from focalnet_backbone.command.train_net import run_command
+import sys
+
+from focalnet_backbone.command import run
 
 if __name__ == "__main__":
-    run_command()
+    sys.exit(run("train_net", "run_command"))

@@ -50,15 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # By which it calls itself, also in processes that it starts.
     sys.argv = [f"focalnet {name}", *rest]
     try:
-        module = import_module(f"focalnet_backbone.command.{'by_host' if name in _BY_HOST else name.replace('-', '_')}")
-        return (getattr(module, name) if name in _BY_HOST else module.main)() or 0
+        return run("by_host", name) if name in _BY_HOST else run(name.replace("-", "_"))
+    finally:
+        sys.argv = before
+
+
+def run(module: str, function: str = "main") -> int:
+    """Run a command line of a module here; returns its exit status. A package that it lacks is told in one line."""
+    try:
+        return getattr(import_module(f"focalnet_backbone.command.{module}"), function)() or 0
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("focalnet_backbone"):
             raise
-        problem = f"{error.name} is not installed; `focalnet doctor` says how to get it"
-        return fail(f"focalnet {name}", ModuleNotFoundError(problem))
-    finally:
-        sys.argv = before
+        return fail(Path(sys.argv[0]).name, error)
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -30,6 +30,6 @@ def main() -> int:
     except (OSError, ValueError) as error:
         return fail("make_sample_dataset.py", error)
     except ModuleNotFoundError as error:
-        return fail("make_sample_dataset.py", ModuleNotFoundError(f"needs scikit-image ({error})"))
+        return fail("make_sample_dataset.py", error)
     print(f"wrote {args.train} training and {args.val} validation images to {args.root}")
     return 0

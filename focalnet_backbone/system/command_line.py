@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from focalnet_backbone.system.interruption import Stopped, raise_on_signals
+from focalnet_backbone.system.packages import cure
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -79,10 +80,15 @@ def printable(text: object) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message in one line; without the traceback in it if it comes from a process that loads images."""
+    """An error's message in one line; without the traceback in it if it comes from a process that loads images.
+
+    Of a package that is not there, it has the cure.
+    """
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("focalnet_backbone"):
+        text = f"{error.name} is not installed: {cure(error.name)}"
     if isinstance(error, MemoryError) or is_out_of_memory(error):
         text = text if "memory is not enough" in text else f"the memory is not enough{f': {text}' if text else ''}"
     if "Traceback (most recent call last)" in text:

@@ -13,6 +13,10 @@ import focalnet_backbone
 from focalnet_backbone import command
 from focalnet_backbone.command import by_host, main, subcommands
 from focalnet_backbone.configs import FOLDER, list_configs
+from focalnet_backbone.system.packages import EXTRAS
+from tests.conftest import TOOLS
+
+SEG, D2 = "upernet_focalnet_sample.py", "mask_rcnn_focalnet_sample.yaml"
 
 
 @pytest.fixture
@@ -124,7 +128,53 @@ def test_a_framework_that_is_not_installed_is_one_line(run, monkeypatch):
     monkeypatch.setattr(by_host, "import_module", find)
     status, _, errors = run("train", "mask_rcnn_focalnet_sample.yaml")
     assert status == 2
-    assert errors == "focalnet train: detectron2 is not installed; `focalnet doctor` says how to get it\n"
+    assert errors == "focalnet train: detectron2 is not installed: `focalnet doctor detectron2` says how to get it\n"
+
+
+WITHOUT = """
+import runpy, sys
+package, folder, *lines = sys.argv[1:]
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+for line in lines:
+    sys.argv = line.split()
+    try:
+        runpy.run_path(f"{folder}/{sys.argv[0]}", run_name="__main__")
+    except SystemExit as end:
+        print(end.code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "lines", "cure"),
+    [
+        (
+            "mmengine",
+            ["train.py x.py", "test.py x.py x.pth", f"check_data.py {SEG}", f"predict.py {SEG} x.pth {SEG} --out x"],
+            'pip install "focalnet-backbone[openmmlab,mmcv-lite]"',
+        ),
+        ("detectron2", ["train_net.py", f"check_data.py {D2}"], "`focalnet doctor detectron2` says how to get it"),
+        ("matplotlib", ["visualize.py --what kernels --out x"], 'pip install "focalnet-backbone[viz]"'),
+        ("fvcore", ["analyze_model.py focalnet_tiny_srf"], 'pip install "focalnet-backbone[analysis]"'),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_each_tool_names_the_pip_line_of_a_package_that_is_missing(package, lines, cure, tmp_path):
+    (tmp_path / SEG).write_text("_base_ = []\n")
+    command = [sys.executable, "-c", WITHOUT, package, str(TOOLS), *lines]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.stdout.split() == ["2"] * len(lines), ended.stderr
+    for line, told in zip(lines, ended.stderr.splitlines(), strict=True):
+        assert re.fullmatch(rf"{line.split()[0]}: {package}[.\w]* is not installed: {re.escape(cure)}", told)
+    assert [path.name for path in tmp_path.iterdir()] == [SEG]
+
+
+def test_pip_lines_name_extras_that_there_are():
+    listed = (FOLDER.parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert all(f"\n{extra} = [" in listed for extras in EXTRAS.values() for extra in extras.split(","))
 
 
 @pytest.fixture
