@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from focalnet_backbone.checkpoints import load_checkpoint
 from focalnet_backbone.detectron2.config import KNOBS, add_focalnet_config
 from focalnet_backbone.network.backbone import FocalNet
 from focalnet_backbone.network.config import FocalNetConfig
+
+logger = logging.getLogger(__name__)
 
 
 class FocalNetBackbone(FocalNet, Backbone):
@@ -81,6 +84,39 @@ class _Maps(dict[str, ShapeSpec]):
         raise KeyError(f"the backbone gives no map {name!r}, but {', '.join(self)}")
 
 
+def freeze_unread(model: nn.Module) -> None:
+    """Take out of training what a model's FocalNet has for maps that no FPN or head reads, and say so in one line."""
+    backbones = [module for module in model.modules() if isinstance(module, FocalNetBackbone)]
+    readers = [module for module in model.modules() if isinstance(module, FPN) and module.bottom_up in backbones]
+    # Above an FPN, modules ask for its maps.
+    modules = [part for fpn in readers for part in (fpn, fpn.top_block)] if readers else model.modules()
+    asked = {name for module in modules for key in _READING for name in _names(getattr(module, key, ()))}
+    for backbone in backbones:
+        unread = backbone.freeze_unread(asked & set(backbone.out_features))
+        if unread:
+            logger.warning(
+                "no FPN or head reads %s of the backbone (of %s): what is for them alone is not trained; "
+                "OUT_FEATURES can leave them out",
+                ", ".join(unread),
+                ", ".join(backbone.out_features),
+            )
+
+
+_READING = (
+    "in_features",
+    "in_feature",
+    "box_in_features",
+    "mask_in_features",
+    "keypoint_in_features",
+    "head_in_features",
+)
+"""Attributes by which detectron2's modules keep the names of the maps that they read."""
+
+
+def _names(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [name for name in value or () if isinstance(name, str)]
+
+
 def to_stage_name(name: str) -> str:
     """The name here of a feature map that detectron2's ResNets call res2, res3, ...; other names as they are."""
     match = re.fullmatch(r"res([2-9])", str(name))
@@ -138,7 +174,7 @@ def build_retinanet_focalnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) 
 
 
 def _build_fpn(cfg: CfgNode, bottom_up: FocalNetBackbone, top_block: nn.Module) -> FPN:
-    return FPN(
+    fpn = FPN(
         bottom_up=bottom_up,
         in_features=_given_names(bottom_up, cfg.MODEL.FPN.IN_FEATURES),
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
@@ -146,6 +182,8 @@ def _build_fpn(cfg: CfgNode, bottom_up: FocalNetBackbone, top_block: nn.Module) 
         top_block=top_block,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+    freeze_unread(fpn)  # Also in a training of another project.
+    return fpn
 
 
 def _given_names(backbone: FocalNetBackbone, names: Sequence[str]) -> list[str]:

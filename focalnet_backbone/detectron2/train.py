@@ -27,6 +27,7 @@ from torch import nn
 
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.files import read_file
+from focalnet_backbone.detectron2.backbone import freeze_unread
 from focalnet_backbone.detectron2.checkpoint import FocalNetCheckpointer
 from focalnet_backbone.detectron2.datasets import categories_of
 from focalnet_backbone.detectron2.jobs import Job, first_line
@@ -201,6 +202,7 @@ def build_model(job: Job) -> nn.Module:
         model = job.model()
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"the model cannot be built: {first_line(error)}") from error
+    freeze_unread(model)
     logger.info("%s with %.2f M parameters", type(model).__name__, sum(p.numel() for p in model.parameters()) / 1e6)
     return model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -209,6 +209,31 @@ class FocalNet(FocalNetTrunk):
         for module in self._frozen_modules():
             module.eval()
         return self
+
+    def freeze_unread(self, read: Collection[str]) -> list[str]:
+        """Take out of training what leads to maps that nobody reads: their norms, and stages after the last read one.
+
+        It would get no gradients, and `DistributedDataParallel` waits for one of each parameter in training.
+
+        Args:
+            read: those of `out_features` that are read; of none, all are taken to be.
+
+        Returns:
+            The maps with something that is not trained any more.
+        """
+        numbers = dict(zip(self.out_features, self.config.out_indices, strict=True))
+        last = max((numbers[name] for name in read), default=None)
+        frozen = []
+        for name, number in numbers.items() if last is not None else ():
+            modules = [getattr(self, f"norm{number - 1}")] if name not in read and number > 0 else []
+            if number > last:
+                modules += [*self.layers[last:], *([self.layers[last - 1].downsample] if last else [])]
+            parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            if parameters:
+                frozen.append(name)
+        return frozen
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:

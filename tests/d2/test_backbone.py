@@ -326,3 +326,22 @@ def test_every_meta_architecture_trains_and_infers(tiny_cfg, meta_architecture):
 def test_importing_the_plugin_prints_nothing():
     done = subprocess.run([sys.executable, "-c", "import focalnet_backbone.detectron2"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("read", [["stage2", "stage3", "stage4"], ["res4", "stage4"]])
+def test_what_leads_to_maps_that_no_fpn_reads_is_not_trained(cfg, read, caplog):
+    """Which DistributedDataParallel would wait for, as it gets no gradient."""
+    cfg.MODEL.BACKBONE.NAME = "build_focalnet_fpn_backbone"
+    cfg.MODEL.FPN.IN_FEATURES = read
+    fpn = build_backbone(cfg)
+    sum(features.sum() for features in fpn(torch.rand(1, 3, 64, 64)).values()).backward()
+    assert all((parameter.grad is not None) == parameter.requires_grad for parameter in fpn.parameters())
+    assert not fpn.bottom_up.norm0.weight.requires_grad
+    assert "no FPN or head reads stage" in caplog.text
+
+
+def test_what_all_maps_lead_to_is_trained_where_all_are_read(cfg, caplog):
+    cfg.MODEL.BACKBONE.NAME = "build_focalnet_fpn_backbone"
+    cfg.MODEL.FPN.IN_FEATURES = ["stage1", "stage2", "stage3", "stage4"]
+    assert all(parameter.requires_grad for parameter in build_backbone(cfg).parameters())
+    assert not caplog.text
