@@ -1,7 +1,8 @@
 """Print what a shell needs to complete the words of `focalnet` with the Tab key.
 
-    eval "$(focalnet completion bash)"        in ~/.bashrc
-    eval "$(focalnet completion zsh)"         in ~/.zshrc
+    focalnet completion bash
+
+With `eval "$(focalnet completion bash)"` in ~/.bashrc, or the same of zsh in ~/.zshrc, each new shell has it.
 
 It completes subcommands, their flags, and the names of the configs that this package carries; elsewhere, files.
 """
