@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler
 
+from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.openmmlab.stopping import skip_batches_of_epoch
 from focalnet_backbone.system.files import whole_file
 
@@ -49,6 +50,7 @@ class ExactResumeHook(Hook):
         if runner.iter == 0:
             seed = getattr(sampler, "seed", runner.seed)
             runner.message_hub.update_info("sampler_seed", seed)
+            runner.message_hub.update_info("batch_size", _batch_size(runner))
         elif hasattr(sampler, "seed"):
             sampler.seed = runner.message_hub.get_info("sampler_seed", sampler.seed)
         if runner.iter > 0 and hasattr(runner.train_loop, "dataloader_iterator"):
@@ -65,6 +67,31 @@ class ExactResumeHook(Hook):
         """Seed the next iteration again: validation draws numbers too, and a resumed run does not repeat it."""
         if "sampler_seed" in runner.message_hub.runtime_info:
             _seed(runner, runner.iter)
+
+
+def check_same_run(runner: Runner, source: str) -> None:
+    """Raise `CheckpointError` if a resumed training cannot go on as it began: no image left out, none repeated.
+
+    Args:
+        runner: after it has read the checkpoint.
+        source: the checkpoint.
+    """
+    size = _batch_size(runner)
+    before = runner.message_hub.runtime_info.get("batch_size", size)
+    if before != size:
+        raise CheckpointError(
+            f"{source} is of a training with {before} images an iteration, which cannot change to {size}; "
+            "load_from=... starts a training from its weights"
+        )
+    if runner.iter > runner.max_iters:
+        raise CheckpointError(f"{source} has done {runner.iter} iterations, of {runner.max_iters} asked for")
+
+
+def _batch_size(runner: Runner) -> int | None:
+    """Images an iteration, of all processes together; None where the batches differ."""
+    size = getattr(runner.train_dataloader, "batch_size", None)
+    size = size or getattr(runner.train_dataloader.batch_sampler, "batch_size", None)
+    return size and size * get_world_size()
 
 
 def _skip_trained_batches(runner: Runner) -> None:

@@ -15,20 +15,27 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.registry import METRICS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 import focalnet_backbone.openmmlab  # noqa: F401  (operators, safe checkpoints and FocalNet for any config)
+from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.openmmlab.backbone import FocalNet
+from focalnet_backbone.openmmlab.changed_settings import Settings
 from focalnet_backbone.openmmlab.data import leaf_datasets, name_damaged_files
 from focalnet_backbone.openmmlab.own_data import use_own_data
-from focalnet_backbone.openmmlab.resume import latest_checkpoint
+from focalnet_backbone.openmmlab.resume import check_same_run, latest_checkpoint
 from focalnet_backbone.openmmlab.stopping import shield_workers
+from focalnet_backbone.openmmlab.unread import freeze_unread
 from focalnet_backbone.openmmlab.weights import check_fit, check_numbers, check_resumable, read_weights
 from focalnet_backbone.own_data import OwnData
 from focalnet_backbone.system.files import remove_unfinished
 from focalnet_backbone.system.outputs import check_writable, claim, is_own, result_file
+
+_DUMPS = {"mmdet": "DumpDetResults", "mmpretrain": "DumpResults"}
+"""By scope, the metric that writes predictions into a file. mmsegmentation's own metric writes label images."""
 
 CheckData: TypeAlias = Callable[[Config, tuple[str, ...]], None]
 
@@ -42,7 +49,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None, own_dat
     """Read a config and set its default scope, after which its parts can be built.
 
     Args:
-        path: a config of mmsegmentation or mmdetection, as a Python file.
+        path: a config of mmsegmentation, mmdetection or mmpretrain, as a Python file.
         options: values that replace the config's, by dotted keys.
         own_data: what takes the place of the config's data; what that changes is printed.
 
@@ -159,7 +166,7 @@ def build_test_runner(
         options: as for training.
         launcher: as for training.
         tta: whether to augment each image and merge the predictions.
-        out: where to save predictions: a folder (mmseg) or a `.pkl` file (mmdet).
+        out: where to save predictions: a folder (mmseg) or a `.pkl` file (mmdet, mmpretrain).
         show_dir: folder for painted images.
         show: whether to show painted images in a window.
         wait_time: seconds to show each.
@@ -177,12 +184,13 @@ def build_test_runner(
     cfg.load_from = checkpoint
     if check:
         check(cfg, ("test_dataloader",))
-    is_detection = cfg.get("default_scope") == "mmdet"
-    if out and is_detection and not out.endswith((".pkl", ".pickle")):
-        raise ValueError(f"--out must be a .pkl file for mmdet, got {out}")
-    if out and Path(out).is_file() and not is_detection:
+    scope = cfg.get("default_scope")
+    dumps = scope in _DUMPS
+    if out and dumps and not out.endswith((".pkl", ".pickle")):
+        raise ValueError(f"--out must be a .pkl file for {scope}, got {out}")
+    if out and Path(out).is_file() and not dumps:
         raise ValueError(f"--out must be a folder for mmseg, and {out} is a file")
-    if out and not is_detection:
+    if out and not dumps:
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         evaluators[0].update(output_dir=out, keep_results=True)
     if show or show_dir:
@@ -197,10 +205,8 @@ def build_test_runner(
     while isinstance(model, BaseTTAModel) or is_model_wrapper(model):
         model = model.module
     check_fit(model, weights, checkpoint)
-    if out and is_detection:
-        from mmdet.evaluation import DumpDetResults
-
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+    if out and dumps:
+        runner.test_evaluator.metrics.append(METRICS.build({"type": _DUMPS[scope], "out_file_path": out}))
     return runner
 
 
@@ -263,7 +269,7 @@ def check_channels(model: dict[str, Any]) -> None:
 
 
 class _Runner(Runner):
-    """A runner whose datasets name the files that they cannot read."""
+    """A runner whose datasets name the files that they cannot read, and which resumes by the config as it is now."""
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict[str, Any], *args: Any, **kwargs: Any) -> DataLoader:
@@ -285,6 +291,23 @@ class _Runner(Runner):
             path = Path(self.work_dir, Path(self.cfg.filename or f"{self.timestamp}.py").name)
             with result_file(path) as unfinished:
                 self.cfg.dump(unfinished)
+
+    def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
+        built = super().build_model(model)
+        freeze_unread(built)
+        return built
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        settings = Settings(self)
+        try:
+            super().resume(filename, *args, **kwargs)
+        except ValueError as error:  # Of torch's optimizer.
+            raise CheckpointError(
+                f"{filename} is of a training of other parameters, or with other groups of them: {error}; "
+                "load_from=... starts a training from its weights"
+            ) from error
+        check_same_run(self, filename)
+        settings.apply(self, filename)
 
 
 def _build(cfg: Config) -> Runner:
@@ -363,11 +386,14 @@ def _turn_on_painting(cfg: Config, show: bool, wait_time: float, show_dir: str |
     hook = cfg.get("default_hooks", {}).get("visualization")
     if hook is None:
         raise ValueError("--show and --show-dir need a visualization hook in the config's default_hooks")
-    hook.draw = True
+    scope = cfg.get("default_scope")
+    hook["enable" if scope == "mmpretrain" else "draw"] = True
     if show:
         hook.update(show=True, wait_time=wait_time)
-    if show_dir and cfg.get("default_scope") == "mmdet":
+    if show_dir and scope == "mmdet":
         hook.test_out_dir = show_dir
+    elif scope == "mmpretrain":
+        hook.update(interval=1, out_dir=show_dir)
     elif show_dir:
         require(cfg, "visualizer")
         hook.interval = 1
@@ -379,6 +405,11 @@ def _turn_on_augmentation(cfg: Config) -> None:
     if cfg.get("default_scope") == "mmdet" and "tta_model" not in cfg:
         nms = {"type": "nms", "iou_threshold": 0.5}
         cfg.tta_model = {"type": "DetTTAModel", "tta_cfg": {"nms": nms, "max_per_img": 100}}
+    if cfg.get("default_scope") == "mmpretrain":  # As its own tool does it: both of an image and its mirror image.
+        flips = [{"type": "RandomFlip", "prob": 1.0}, {"type": "RandomFlip", "prob": 0.0}]
+        augment = {"type": "TestTimeAug", "transforms": [flips, [pipeline[-1]]]}
+        cfg.setdefault("tta_model", {"type": "AverageClsScoreTTA"})
+        cfg.setdefault("tta_pipeline", [*copy.deepcopy(pipeline[:-1]), augment])
     if cfg.get("default_scope") == "mmdet" and "tta_pipeline" not in cfg:
         keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
         flips = [{"type": "RandomFlip", "prob": 1.0}, {"type": "RandomFlip", "prob": 0.0}]

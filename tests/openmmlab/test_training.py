@@ -106,6 +106,46 @@ def test_resume_without_a_checkpoint_starts_afresh(trained, run_training, tmp_pa
     assert_same_run(tmp_path / "iter_4.pth", trained.checkpoint)
 
 
+def test_a_resumed_training_takes_new_settings_and_says_so(trained, run_training, tmp_path, capfd):
+    """The rates are those of a training that had the new settings from its beginning."""
+    changed = ("optim_wrapper.optimizer.lr=1e-3", "optim_wrapper.optimizer.weight_decay=0.5", "train_cfg.max_iters=5")
+    changed += (
+        "param_scheduler.0.end=3",
+        "param_scheduler.1.begin=3",
+        "default_hooks.checkpoint.interval=1",
+        "default_hooks.checkpoint.max_keep_ckpts=5",
+    )
+    assert run_training(tmp_path / "whole", options=changed) == 0
+    (tmp_path / "part").mkdir()
+    shutil.copy(trained.work_dir / "iter_2.pth", tmp_path / "part")
+    capfd.readouterr()
+    assert run_training(tmp_path / "part", "--resume", options=changed) == 0
+    told = " ".join(capfd.readouterr())
+    assert "resumed with lr 0.001, where the training had" in told
+    assert "resumed with weight_decay 0.5, where the training had" in told
+    assert "resumed with end 3 of the schedule of lr, where the training had 100" in told
+    whole, part = (torch.load(tmp_path / name / "iter_3.pth", weights_only=True) for name in ("whole", "part"))
+    for ours, theirs in zip(part["optimizer"]["param_groups"], whole["optimizer"]["param_groups"], strict=True):
+        assert ours == pytest.approx(theirs)
+    for ours, theirs in zip(part["param_schedulers"], whole["param_schedulers"], strict=True):
+        assert ours == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("train_dataloader.batch_size=3", "2 images an iteration, which cannot change to 3"),
+        ("optim_wrapper.optimizer.type=SGD", "another optimizer, which cannot change to SGD"),
+        ("train_cfg.max_iters=1", "has done 2 iterations, of 1 asked for"),
+        ("model.auxiliary_head=None", "other parameters"),
+    ],
+)
+def test_what_cannot_change_in_a_resumed_training_is_refused(trained, run_training, tmp_path, capfd, option, message):
+    shutil.copy(trained.work_dir / "iter_2.pth", tmp_path)
+    assert run_training(tmp_path, "--resume", options=(option,)) == 2
+    assert message in capfd.readouterr().err.splitlines()[-1]
+
+
 def test_each_training_of_a_process_logs_into_its_own_folder(trained, run_training, tmp_path):
     assert run_training(tmp_path) == 0
     assert len(list(tmp_path.glob("*/vis_data/scalars.json"))) == 1
