@@ -12,7 +12,7 @@ from pathlib import Path
 from focalnet_backbone.system.spelling import closest
 
 FOLDER = Path(__file__).parent / ".mim" / "configs"
-"""Holds a folder of configs for each host: detectron2, mmdet, mmseg."""
+"""Holds a folder of configs for each host: detectron2, mmdet, mmpretrain, mmseg."""
 
 SUFFIXES = (".py", ".yaml", ".yml")
 
@@ -24,7 +24,7 @@ def list_configs(host: str = "*") -> list[str]:
     """Names of the set-ups, such as `"mmseg/upernet_focalnet_sample.py"`.
 
     Args:
-        host: "detectron2", "mmdet" or "mmseg" for those of one framework, or a pattern.
+        host: "detectron2", "mmdet", "mmpretrain" or "mmseg" for those of one framework, or a pattern.
     """
     found = [path for path in FOLDER.glob("*/*") if path.suffix in SUFFIXES and fnmatch.fnmatch(path.parent.name, host)]
     setups = [path for path in found if not any(fnmatch.fnmatch(path.name, pattern) for pattern in _NO_SETUP)]

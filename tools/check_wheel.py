@@ -74,7 +74,7 @@ EXAMPLES = {
         ["-c", "import focalnet_backbone.openmmlab; from mmdet.apis import DetInferencer; "
          f"DetInferencer('mask_rcnn_focalnet_sample', 'det/iter_1.pth', 'cpu')('{PHOTO}')"],
     ],
-    "all": [["doctor", "core", "detectron2", "mmsegmentation", "mmdetection", "viz"]],
+    "all": [["doctor", "core", "detectron2", "mmsegmentation", "mmdetection", "mmpretrain", "viz"]],
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from focalnet_backbone.system.command_line import fail
 TRAIN_HELP = """usage: focalnet train CONFIG [FLAGS]
 
 Train the model of a config. CONFIG is a file, or the name of a config that this package carries (`focalnet list
-configs`): YAML or a LazyConfig for detectron2, a config of mmengine for mmsegmentation and mmdetection.
+configs`): YAML or a LazyConfig for detectron2, a config of mmengine for mmsegmentation, mmdetection and mmpretrain.
 
 The flags are those of the framework; `focalnet train CONFIG --help` lists them.
 

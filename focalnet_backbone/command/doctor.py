@@ -55,6 +55,9 @@ PARTS = {
     "detectron2": Part(("detectron2",), ("detectron2",), "import focalnet_backbone.detectron2, detectron2.model_zoo"),
     "mmsegmentation": Part(_OPENMMLAB, trial="import focalnet_backbone.openmmlab.runners, mmseg.models"),
     "mmdetection": Part(_OPENMMLAB, trial="import focalnet_backbone.openmmlab.runners, mmdet.models"),
+    "mmpretrain": Part(
+        (*_OPENMMLAB, "mmpretrain"), trial="import focalnet_backbone.openmmlab.runners, mmpretrain.models"
+    ),
     "viz": Part(("viz",), trial="import matplotlib"),
 }
 

@@ -1,4 +1,4 @@
-"""Test a checkpoint of the model of a config of mmsegmentation or mmdetection."""
+"""Test a checkpoint of the model of a config of mmsegmentation, mmdetection or mmpretrain."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("checkpoint", help="weights of the whole model: a file or an address")
     parser.add_argument("--tta", action="store_true", help="augment each image and merge the predictions")
-    parser.add_argument("--out", metavar="PATH", help="save predictions: a folder (mmseg) or a .pkl file (mmdet)")
+    parser.add_argument(
+        "--out", metavar="PATH", help="save predictions: a folder (mmseg) or a .pkl file (mmdet, mmpretrain)"
+    )
     parser.add_argument("--show-dir", metavar="DIR", help="save painted images there")
     parser.add_argument("--show", action="store_true", help="show painted images in a window")
     parser.add_argument("--wait-time", type=float, default=2.0, metavar="SECONDS", help="how long to show each")

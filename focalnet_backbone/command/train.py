@@ -1,4 +1,4 @@
-"""Train the model of a config of mmsegmentation or mmdetection."""
+"""Train the model of a config of mmsegmentation, mmdetection or mmpretrain."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ allow_mmpretrain()
 load_safely()
 
 from focalnet_backbone.openmmlab.backbone import FocalNet  # noqa: E402
+from focalnet_backbone.openmmlab.classifier import load_classifier  # noqa: E402
 from focalnet_backbone.openmmlab.names import offer_configs  # noqa: E402
 from focalnet_backbone.openmmlab.optimizer import LayerDecayOptimWrapperConstructor  # noqa: E402
 from focalnet_backbone.openmmlab.own_data import RenumberLoadedLabels  # noqa: E402
@@ -32,4 +33,5 @@ __all__ = [
     "LayerDecayOptimWrapperConstructor",
     "RenumberLoadedLabels",
     "StopHook",
+    "load_classifier",
 ]

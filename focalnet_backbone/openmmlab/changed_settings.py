@@ -121,10 +121,11 @@ def _replay(runner: Runner, wrapper: Any, schedulers: list, groups: list[dict], 
         twin.__dict__.update(copy.deepcopy(state), optimizer=stand_in)
         twin.base_values = [state["base_values"][number] for number in kinds.values()]
         twins.append(twin)
-    length = runner.iter // runner.epoch if runner.epoch else 0
+    length = len(runner.train_dataloader)
     for iteration in range(1, runner.iter + 1):
+        epoch_ends = iteration % length == 0 and iteration // length <= runner.epoch
         for twin in twins:
-            if not twin.by_epoch or (length and iteration % length == 0):
+            if epoch_ends or not twin.by_epoch:
                 twin.step()
     places = {kind: place for place, kind in enumerate(kinds)}
     where = [places[str(group)] for group in groups]

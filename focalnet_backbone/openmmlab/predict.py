@@ -50,6 +50,11 @@ class OpenMMLabPredictor(Predictor):
     def __init__(self, config: str | Path, weights: str | Path, *, device: str | None = None) -> None:
         self.cfg = load_config(config)
         require(self.cfg, "model", "test_dataloader")
+        if self.cfg.get("default_scope") == "mmpretrain":
+            raise ValueError(
+                f"{config} is of a classifier, which tells no objects or classes of pixels; mmpretrain's "
+                "ImageClassificationInferencer(config, pretrained=weights) names what is in a photo"
+            )
         self.model, self.meta = load_model(self.cfg, weights, str(choose_device(device)))
         self.pipeline = _build_pipeline(self.cfg)
         is_panoptic = any("panoptic" in name for name in self.cfg.model)

@@ -1,0 +1,156 @@
+"""mmpretrain as a host: published classifiers answer as ours do, and its configs train and fine-tune."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import focalnet_backbone.openmmlab  # noqa: F401  # isort: skip  (lets mmpretrain.models be imported)
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain import ImageClassificationInferencer, get_model
+from PIL import Image
+
+from focalnet_backbone import FocalNetConfig, command
+from focalnet_backbone.checkpoints import CheckpointError
+from focalnet_backbone.checkpoints.formats import export_state_dict
+from focalnet_backbone.models import FocalNetForImageClassification
+from focalnet_backbone.openmmlab import load_classifier
+from focalnet_backbone.openmmlab.runners import load_config
+from tests.openmmlab.conftest import ROOT
+
+CONFIGS = sorted((ROOT / "configs" / "mmpretrain").glob("*.py"))
+KNOBS = {"embed_dim": 8, "depths": [1, 1, 1, 1]}
+
+
+@pytest.fixture(scope="module")
+def ours() -> FocalNetForImageClassification:
+    torch.manual_seed(0)
+    model = FocalNetForImageClassification(FocalNetConfig(**KNOBS, num_labels=2)).eval()
+    for parameter in model.parameters():  # Not zeros and ones, where a name that is mixed up would not show.
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config of a tiny classifier of folders of images."""
+    tmp_path = tmp_path_factory.mktemp("mmpretrain")
+    for split in ("train", "val"):
+        for i, name in enumerate(("cat", "dog")):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(2):
+                noise = np.random.default_rng(number).integers(0, 255, (40, 48, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(tmp_path / split / name / f"{i}{number}.png")
+    config = tmp_path / "tiny.py"
+    config.write_text(
+        f"_base_ = [{str(CONFIGS[0])!r}]\n"
+        f"backbone = dict(variant=None, embed_dim=8, depths=[1, 1, 1, 1], drop_path_rate=0.0)\n"
+        "model = dict(backbone=backbone, head=dict(num_classes=2, in_channels=64))\n"
+        "data_preprocessor = dict(num_classes=2)\n"
+        "loader = dict(batch_size=2, num_workers=0, persistent_workers=False)\n"
+        f"own = dict(_delete_=True, type='CustomDataset', data_root={str(tmp_path)!r}, with_label=True)\n"
+        "train_dataloader = dict(**loader, dataset=dict(**own, data_prefix='train', pipeline=_base_.train_pipeline))\n"
+        "val_dataloader = dict(**loader, dataset=dict(**own, data_prefix='val', pipeline=_base_.test_pipeline))\n"
+        "test_dataloader = val_dataloader\n"
+        "val_evaluator = dict(topk=(1,))\ntest_evaluator = val_evaluator\n"
+        "load_from = None\nparam_scheduler = []\n"
+        "train_cfg = dict(max_epochs=1)\n"
+    )
+    return config
+
+
+@pytest.mark.parametrize("to", ["native", "transformers", "timm"])
+def test_a_classification_checkpoint_of_any_format_gives_our_classifiers_logits(ours, tiny, tmp_path, to):
+    path = tmp_path / "weights.pth"
+    torch.save(export_state_dict(ours.state_dict(), to, use_post_layernorm=False), path)
+    model = get_model(str(tiny), pretrained=f"focalnet:{path}")
+    image = torch.rand(2, 3, 64, 80)
+    with torch.no_grad():
+        torch.testing.assert_close(model(image), ours(image).logits)
+
+
+def test_weights_without_a_head_are_refused(tmp_path, ours):
+    torch.save({k: v for k, v in ours.state_dict().items() if not k.startswith("head")}, tmp_path / "trunk.pth")
+    with pytest.raises(CheckpointError, match=r"trunk\.pth: is no classifier"):
+        load_classifier(f"focalnet:{tmp_path / 'trunk.pth'}")
+
+
+@pytest.fixture(scope="module")
+def trained(ours, tiny, tmp_path_factory) -> Path:
+    """The checkpoint of a training by `focalnet train`, from our classifier's weights."""
+    work_dir = tmp_path_factory.mktemp("work")
+    torch.save(ours.state_dict(), work_dir / "weights.pth")
+    options = [f"load_from=focalnet:{work_dir / 'weights.pth'}", "experiment_name=mmpretrain"]
+    assert command.main(["train", str(tiny), "--work-dir", str(work_dir), "--cfg-options", *options]) == 0
+    return work_dir / "epoch_1.pth"
+
+
+def test_a_classifier_trains_from_published_weights(ours, trained):
+    checkpoint = torch.load(trained, weights_only=True)
+    assert list(checkpoint["meta"]["dataset_meta"]["classes"]) == ["cat", "dog"]
+    # Two iterations at a rate of 1e-3, from the weights that were named.
+    torch.testing.assert_close(checkpoint["state_dict"]["head.fc.weight"], ours.head.weight, rtol=0, atol=3e-3)
+    assert not torch.equal(checkpoint["state_dict"]["head.fc.weight"], ours.head.weight)
+
+
+def test_a_trained_classifier_names_what_it_sees(tiny, trained):
+    inferencer = ImageClassificationInferencer(str(tiny), pretrained=str(trained), device="cpu")
+    (result,) = inferencer(np.zeros((30, 50, 3), np.uint8))
+    assert result["pred_class"] in ("cat", "dog")
+    assert result["pred_scores"].shape == (2,)
+
+
+def test_a_test_writes_predictions_and_paints(tiny, trained, tmp_path):
+    flags = ["--tta", "--out", str(tmp_path / "found.pkl"), "--show-dir", str(tmp_path / "painted")]
+    work = ["--work-dir", str(tmp_path / "work"), "--cfg-options", "experiment_name=mmpretrain_test"]
+    assert command.main(["test", str(tiny), str(trained), *flags, *work]) == 0
+    found = pickle.loads((tmp_path / "found.pkl").read_bytes())
+    assert sorted(int(result["gt_label"]) for result in found) == [0, 0, 1, 1]
+    assert all(abs(float(result["pred_score"].sum()) - 1) < 1e-4 for result in found)
+    assert len(list((tmp_path / "painted").iterdir())) == 4
+
+
+def test_classes_are_checked_before_training(tiny, capsys):
+    options = ["model.head.num_classes=3", "data_preprocessor.num_classes=4"]
+    assert command.main(["check-data", str(tiny), "--cfg-options", *options]) == 2
+    told = capsys.readouterr().err
+    assert "model.head.num_classes is 3, but the data has 2" in told
+    assert "data_preprocessor.num_classes is 4, but the data has 2" in told
+
+
+def test_photos_are_classified_by_mmpretrains_own_inferencer(tiny, trained, tmp_path, capsys):
+    photo = next(tiny.parent.glob("val/cat/*.png"))
+    assert command.main(["predict", str(tiny), str(trained), str(photo), "--out", str(tmp_path / "out")]) == 2
+    assert "ImageClassificationInferencer" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_builds_the_published_model(path):
+    cfg = load_config(path)
+    with torch.device("meta"):
+        model = get_model(cfg)
+    size = {"srf": 28_427_116, "lrf": 28_647_928}["srf" if "srf" in path.stem else "lrf"]
+    assert sum(parameter.numel() for parameter in model.parameters()) == size
+    assert cfg.optim_wrapper.clip_grad.max_norm == 5.0
+    assert cfg.train_cfg.max_epochs == (30 if "finetune" in path.stem else 300)
+    assert cfg.model.backbone.drop_path_rate == 0.2
+
+
+def test_mmpretrain_can_be_imported_beside_the_newest_transformers():
+    code = (
+        "import mmpretrain.utils, focalnet_backbone.openmmlab, mmpretrain.models\n"
+        "from mmpretrain.registry import MODELS\n"
+        "assert MODELS.get('FocalNet') and MODELS.get('ImageClassifier')\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_config_file_is_what_mmengine_reads_by_the_packages_name():
+    cfg = Config.fromfile("focalnet_backbone::mmpretrain/focalnet_tiny_lrf_300e_in1k.py")
+    assert cfg.default_scope == "mmpretrain"
