@@ -230,7 +230,7 @@ def _prepare(
 
 def require(cfg: Config, *keys: str) -> None:
     """Raise `ValueError` unless a config has these keys."""
-    missing = [key for key in keys if not cfg.get(key)]
+    missing = [key for key in keys if cfg.get(key) is None]  # An empty `test_cfg` means the usual loop.
     if missing:
         raise ValueError(f"{cfg.filename} has no {', '.join(missing)}")
 
