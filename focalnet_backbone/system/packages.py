@@ -10,6 +10,7 @@ EXTRAS = {
     **dict.fromkeys(("matplotlib", "plotly"), "viz"),
     "fvcore": "analysis",
     "skimage": "sample",
+    **dict.fromkeys(("braceexpand", "datasets", "fsspec", "pyarrow", "zarr"), "shards"),
 }
 """Extras of this package, by modules that each of them is for."""
 
