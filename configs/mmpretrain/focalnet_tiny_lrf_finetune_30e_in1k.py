@@ -1,5 +1,6 @@
-"""FocalNet-T (lrf) fine-tuned from its ImageNet-1k weights, 30 epochs; for data of your own, change the dataset and the
-number of classes.
+"""FocalNet-T (lrf) fine-tuned from its ImageNet-1k weights, 30 epochs.
+
+For data of your own, change the dataset and the number of classes.
 
     tools/dist_train.sh configs/mmpretrain/focalnet_tiny_lrf_finetune_30e_in1k.py 8 --amp
 

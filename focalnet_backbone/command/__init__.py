@@ -60,7 +60,7 @@ def run(module: str, function: str = "main") -> int:
     try:
         return getattr(import_module(f"focalnet_backbone.command.{module}"), function)() or 0
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("focalnet_backbone"):
+        if str(error.name).startswith("focalnet_backbone"):
             raise
         return fail(Path(sys.argv[0]).name, error)
 

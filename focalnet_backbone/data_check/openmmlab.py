@@ -265,9 +265,10 @@ class _Check:
         paths = [sample["seg_map_path"] for sample in samples]
         folder = str(dataset.data_prefix.get("seg_map_path") or Path(paths[0]).parent)
         pairs = [(sample["img_path"], sample["seg_map_path"]) for sample in samples]
-        missing = [f"{photo} has no label, expected {label}" for photo, label in pairs if not os.path.exists(label)]
+        there = {label for label in paths if os.path.exists(label)}
+        missing = [f"{photo} has no label, expected {label}" for photo, label in pairs if label not in there]
         self.findings.count(folder, "photo", "without a label", missing, "draw it, or take the photo out")
-        labels = look_at_labels([path for path in paths if os.path.exists(path)], load, load.description())
+        labels = look_at_labels([path for path in paths if path in there], load, load.description())
         classes = self.classes or [f"class {i}" for i in range(self._number_of_classes())]
         ignored = getattr(dataset, "ignore_index", 255)
         meaning = Meaning(classes, ignored, bool(getattr(dataset, "reduce_zero_label", False)))

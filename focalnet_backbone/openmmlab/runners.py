@@ -64,8 +64,9 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None, own_dat
             # mmengine looks up mmseg's configs with pkg_resources, which warns several times that it is old.
             warnings.filterwarnings("ignore", message="pkg_resources")
             cfg = Config.fromfile(path)
-    except ImportError:  # Of `custom_imports`; its message says so.
-        raise
+    except ImportError as error:  # Of `custom_imports`, whose message says so, or of a base in another package.
+        absent = re.match(r"(\w+) is not installed, please install", str(error))
+        raise ModuleNotFoundError(str(error), name=absent[1]) if absent else error from None
     except Exception as error:  # A config is code, and may raise anything.
         raise ValueError(f"{path} is no valid config: {type(error).__name__}: {error}") from error
     for note in use_own_data(cfg, own_data) if own_data else ():

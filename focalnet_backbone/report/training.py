@@ -22,7 +22,17 @@ from focalnet_backbone.system.outputs import result_file
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_MAIN = ("bbox/AP", "segm/AP", "coco/bbox_mAP", "coco/segm_mAP", "coco_panoptic/PQ", "mIoU", "aAcc", "mAcc")
+_MAIN = (
+    "bbox/AP",
+    "segm/AP",
+    "coco/bbox_mAP",
+    "coco/segm_mAP",
+    "coco_panoptic/PQ",
+    "mIoU",
+    "aAcc",
+    "mAcc",
+    "accuracy/top1",
+)
 _SIDE = 320
 """Pixels of a picture's longer side."""
 _EACH = 4

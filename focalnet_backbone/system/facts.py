@@ -145,18 +145,19 @@ class _Store:
         return database
 
     def read(self, key: str, stamps: dict[str, tuple[int, int] | None], paths: list[str]) -> dict[str, Any]:
-        found = {}
         absolute = {os.path.abspath(path): path for path in paths}
-        names = list(absolute)
-        for i in range(0, len(names), 500):
-            some = names[i : i + 500]
-            marks = ", ".join("?" * len(some))
-            query = f"SELECT path, size, changed, answer FROM facts WHERE question = ? AND path IN ({marks})"
-            with contextlib.suppress(sqlite3.DatabaseError):
-                for name, size, changed, answer in self.database.execute(query, [key, *some]):
-                    if stamps[absolute[name]] == (size, changed):
-                        found[absolute[name]] = json.loads(answer)
-        return found
+        # Of many, one walk along the index from the first to the last takes a tenth of the time of looking each up.
+        many = len(absolute) > FEW
+        ranges = [(min(absolute), max(absolute))] if many else [(name, name) for name in absolute]
+        query = "SELECT path, size, changed, answer FROM facts WHERE question = ? AND path BETWEEN ? AND ?"
+        answers: dict[str, str] = {}
+        with contextlib.suppress(sqlite3.DatabaseError):
+            for first, last in ranges:
+                for name, size, changed, answer in self.database.execute(query, [key, first, last]):
+                    path = absolute.get(name)
+                    if path is not None and stamps[path] == (size, changed):
+                        answers[path] = answer
+        return dict(zip(answers, json.loads(f"[{','.join(answers.values())}]"), strict=True))
 
     def write(self, key: str, stamps: dict[str, tuple[int, int] | None], answers: dict[str, Any]) -> None:
         rows = [(key, os.path.abspath(path), *stamps[path], json.dumps(answer)) for path, answer in answers.items()]

@@ -156,6 +156,7 @@ for line in lines:
             ["train.py x.py", "test.py x.py x.pth", f"check_data.py {SEG}", f"predict.py {SEG} x.pth {SEG} --out x"],
             'pip install "focalnet-backbone[openmmlab,mmcv-lite]"',
         ),
+        ("mmpretrain", [f"train.py {SEG}"], 'pip install "focalnet-backbone[openmmlab,mmcv-lite,mmpretrain]"'),
         ("detectron2", ["train_net.py", f"check_data.py {D2}"], "`focalnet doctor detectron2` says how to get it"),
         ("matplotlib", ["visualize.py --what kernels --out x"], 'pip install "focalnet-backbone[viz]"'),
         ("fvcore", ["analyze_model.py focalnet_tiny_srf"], 'pip install "focalnet-backbone[analysis]"'),
@@ -163,7 +164,7 @@ for line in lines:
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
 def test_each_tool_names_the_pip_line_of_a_package_that_is_missing(package, lines, cure, tmp_path):
-    (tmp_path / SEG).write_text("_base_ = []\n")
+    (tmp_path / SEG).write_text("_base_ = ['mmpretrain::_base_/default_runtime.py']\n")
     command = [sys.executable, "-c", WITHOUT, package, str(TOOLS), *lines]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert [line for line in ended.stdout.splitlines() if line.isdigit()] == ["2"] * len(lines), ended.stderr

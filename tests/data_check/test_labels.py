@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data_check.conftest import make_scenes
+from tests.data_check.conftest import MMSEG, make_scenes
 
 PHOTO, LABEL = "images/training/002.jpg", "annotations/training/002.png"
 
@@ -146,6 +146,28 @@ def test_labels_and_photos_of_any_kind_that_the_loader_reads_are_right(check, tm
     RIGHT[name](root)
     found = check.mmseg(root)
     assert (found.status, found.errors, found.warnings) == (0, [], [])
+
+
+@pytest.mark.parametrize("other", [1, 0])
+def test_parts_of_a_training_are_judged_together(check, tmp_path, other):
+    """A part may hold one class, and leave photos and labels to another part."""
+    root = make_scenes(tmp_path / "data")
+    every_label(lambda values: values * 0)(root)
+    save(LABEL, (MIXED * other).astype(np.uint8))(root)
+    Image.open(root / PHOTO).save((root / PHOTO).with_suffix(".png"))
+    (root / PHOTO).unlink()
+    parts = "[dict(**data, data_prefix=train, pipeline=steps, img_suffix=suffix) for suffix in ('.jpg', '.png')]"
+    text = MMSEG.replace(
+        "dict(**data, data_prefix=train, pipeline=steps)", f"dict(type='ConcatDataset', datasets={parts})"
+    )
+    values = {"CLASS_COUNT": 3, "CLASSES": "('a', 'b', 'c')", "ROOT": root, "SETTINGS": ""}
+    config = tmp_path / "parts.py"
+    config.write_text(re.sub("|".join(values), lambda found: str(values[found.group()]), text))
+    found = check.run(config)
+    if other:
+        assert (found.status, found.errors, found.warnings) == (0, [], [])
+    else:
+        assert [line.count("all labels have one class only, 'a'") for line in found.errors] == [1]
 
 
 def test_pixels_are_counted_as_the_loader_gives_them(check, tmp_path):

@@ -98,6 +98,11 @@ def test_a_classifier_trains_from_published_weights(ours, trained):
     assert not torch.equal(checkpoint["state_dict"]["head.fc.weight"], ours.head.weight)
 
 
+def test_a_report_has_the_curves_of_a_training(trained, tmp_path):
+    assert command.main(["report", str(trained.parent), "--out", str(tmp_path / "report.html")]) == 0
+    assert "accuracy/top1" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_trained_classifier_names_what_it_sees(tiny, trained):
     inferencer = ImageClassificationInferencer(str(tiny), pretrained=str(trained), device="cpu")
     (result,) = inferencer(np.zeros((30, 50, 3), np.uint8))
