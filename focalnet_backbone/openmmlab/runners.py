@@ -194,6 +194,8 @@ def build_test_runner(
     if out and not dumps:
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         evaluators[0].update(output_dir=out, keep_results=True)
+    if tta and (show or show_dir) and scope == "mmpretrain":
+        raise ValueError("mmpretrain paints no images of --tta; test once with it, and once with --show or --show-dir")
     if show or show_dir:
         _turn_on_painting(cfg, show, wait_time, show_dir)
     if tta:

@@ -18,7 +18,7 @@ Curve = list[tuple[int, float]]
 _NO_LOSS = ("loss_scale",)
 _TIMES = {"time": "time", "iter_time": "time", "data_time": "data_time"}
 _VALIDATION = re.compile(
-    r"^(bbox|segm|panoptic_seg|sem_seg|keypoints|coco|coco_panoptic)/|^[am](IoU|Acc|Dice|Fscore|Recall)$|^aAcc$"
+    r"^(bbox|segm|panoptic_seg|sem_seg|keypoints|coco|coco_panoptic|accuracy|(single|multi)-label|retrieval)/|^[am](IoU|Acc|Dice|Fscore|Recall)$|^aAcc$"
 )
 
 

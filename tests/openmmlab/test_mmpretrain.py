@@ -111,9 +111,11 @@ def test_a_trained_classifier_names_what_it_sees(tiny, trained):
 
 
 def test_a_test_writes_predictions_and_paints(tiny, trained, tmp_path):
-    flags = ["--tta", "--out", str(tmp_path / "found.pkl"), "--show-dir", str(tmp_path / "painted")]
-    work = ["--work-dir", str(tmp_path / "work"), "--cfg-options", "experiment_name=mmpretrain_test"]
-    assert command.main(["test", str(tiny), str(trained), *flags, *work]) == 0
+    show, found = ["--show-dir", str(tmp_path / "painted")], ["--out", str(tmp_path / "found.pkl")]
+    work = ["--work-dir", str(tmp_path / "work"), "--cfg-options", "experiment_name=mmpretrain_"]
+    for name, flags in (("tta", ["--tta", *found]), ("show", show)):
+        assert command.main(["test", str(tiny), str(trained), *flags, *work[:-1], work[-1] + name]) == 0
+    assert command.main(["test", str(tiny), str(trained), "--tta", *show]) == 2
     found = pickle.loads((tmp_path / "found.pkl").read_bytes())
     assert sorted(int(result["gt_label"]) for result in found) == [0, 0, 1, 1]
     assert all(abs(float(result["pred_score"].sum()) - 1) < 1e-4 for result in found)
