@@ -101,7 +101,8 @@ def _part(name: str, module: nn.Module, macs: float) -> Part:
 
 
 def _count_operations(model: nn.Module, *inputs: Tensor) -> FlopCountAnalysis:
-    model = copy.deepcopy(model).eval()
+    model = copy.deepcopy(model)
+    model.eval()  # What it returns is not the model, for some of the hosts.
     # Tracing needs real tensors. What they hold does not matter.
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     model = model.to_empty(device="cpu") if on_meta else model.cpu()

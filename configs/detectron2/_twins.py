@@ -1,7 +1,4 @@
-"""FocalNet's Mask R-CNN for other backbones: what the twins share, whose backbone alone is another.
-
-`tools/train_net.py` reads FocalNet's weights; detectron2's own `tools/lazyconfig_train_net.py` trains the twins.
-"""
+"""FocalNet's Mask R-CNN for other backbones: what the twins share, whose backbone alone is another."""
 
 from detectron2.config import LazyCall as L
 from detectron2.model_zoo import get_config

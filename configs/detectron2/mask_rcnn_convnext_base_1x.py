@@ -2,7 +2,7 @@
 
 No results are published.
 
-    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_convnext_base_1x.py
+    tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_convnext_base_1x.py
 """
 
 from ._twins import set_up

@@ -2,7 +2,7 @@
 
 Published, by a recipe of its own: box AP 46.2, mask AP 41.7; 48 M parameters, 262 GFLOPs at 800x1280.
 
-    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_convnext_tiny_3x.py
+    tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_convnext_tiny_3x.py
 """
 
 from ._twins import set_up

@@ -2,7 +2,7 @@
 
 Published: box AP 49.0, mask AP 43.7; 110.0 M parameters, 533 GFLOPs at 800x1280.
 
-    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_focal_transformer_base_3x.py
+    tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_focal_transformer_base_3x.py
 """
 
 from ._twins import set_up

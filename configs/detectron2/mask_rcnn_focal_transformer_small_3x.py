@@ -2,7 +2,7 @@
 
 Published: box AP 48.8, mask AP 43.8; 71.2 M parameters, 401 GFLOPs at 800x1280.
 
-    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_focal_transformer_small_3x.py
+    tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_focal_transformer_small_3x.py
 """
 
 from ._twins import set_up

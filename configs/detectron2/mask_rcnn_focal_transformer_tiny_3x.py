@@ -2,7 +2,7 @@
 
 Published: box AP 47.2, mask AP 42.7; 48.8 M parameters, 291 GFLOPs at 800x1280.
 
-    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_focal_transformer_tiny_3x.py
+    tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_focal_transformer_tiny_3x.py
 """
 
 from ._twins import set_up

@@ -2,7 +2,7 @@
 
 Published, by a recipe of its own: box AP 40.4, mask AP 36.4; 63.2 M parameters, 336 GFLOPs at 800x1280.
 
-    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_resnet_101_1x.py
+    tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_resnet_101_1x.py
 """
 
 from ._twins import set_up

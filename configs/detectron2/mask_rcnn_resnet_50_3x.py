@@ -2,7 +2,7 @@
 
 Published, by a recipe of its own: box AP 41.0, mask AP 37.1; 44.2 M parameters, 260 GFLOPs at 800x1280.
 
-    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_resnet_50_3x.py
+    tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_resnet_50_3x.py
 """
 
 from ._twins import set_up

@@ -2,7 +2,7 @@
 
 Published: box AP 46.9, mask AP 42.3; 107.1 M parameters, 497 GFLOPs at 800x1280.
 
-    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_swin_base_1x.py
+    tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_swin_base_1x.py
 """
 
 from ._twins import set_up

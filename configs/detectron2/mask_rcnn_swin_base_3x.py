@@ -2,7 +2,7 @@
 
 Published: box AP 48.5, mask AP 43.4; 107.1 M parameters, 497 GFLOPs at 800x1280.
 
-    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_swin_base_3x.py
+    tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_swin_base_3x.py
 """
 
 from ._twins import set_up

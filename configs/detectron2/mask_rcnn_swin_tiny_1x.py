@@ -2,7 +2,7 @@
 
 Published: box AP 43.7, mask AP 39.8; 47.8 M parameters, 264 GFLOPs at 800x1280.
 
-    lazyconfig_train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_swin_tiny_1x.py
+    tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_swin_tiny_1x.py
 """
 
 from ._twins import set_up

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
+import pickle
 
 import pytest
 import torch
-from detectron2.modeling import build_model
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import ResNet, build_model
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem
 from torch import nn
 
 from focalnet_backbone import FocalNet
@@ -168,9 +172,54 @@ def test_a_missing_source_is_named(model, source):
         FocalNetCheckpointer(model).load(source)
 
 
-def test_a_model_without_a_focalnet_is_refused():
-    with pytest.raises(TypeError, match="one FocalNet in it, found 0"):
-        FocalNetCheckpointer(nn.Linear(2, 2))
+def test_a_model_with_several_focalnets_is_refused(model):
+    with pytest.raises(TypeError, match="at most one FocalNet in it, found 2"):
+        FocalNetCheckpointer(nn.ModuleList([model, FocalNet(model.backbone.bottom_up.config)]))
+
+
+@pytest.fixture
+def resnet() -> nn.Module:
+    """detectron2's ResNet under a name, with a head."""
+    stem = BasicStem(3, 4, norm="BN")
+    stage = ResNet.make_stage(BasicBlock, 1, in_channels=4, out_channels=4, norm="BN")
+    return nn.ModuleDict({"backbone": ResNet(stem, [stage]), "head": nn.Linear(4, 2)})
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_of_arrays_fills_a_model_without_a_focalnet_as_detectron2_fills_it(resnet, protocol, tmp_path):
+    arrays = {name: torch.rand_like(t).numpy() for name, t in resnet["backbone"].state_dict().items() if t.ndim}
+    # As in the model zoo's: without the name that the backbone has in a detector.
+    content = {"model": arrays, "__author__": "torchvision", "matching_heuristics": True}
+    (tmp_path / "R.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+    theirs = copy.deepcopy(resnet)
+    DetectionCheckpointer(theirs).load(str(tmp_path / "R.pkl"))
+    FocalNetCheckpointer(resnet).load(str(tmp_path / "R.pkl"))
+    ours = resnet.state_dict()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.state_dict().items())
+    assert all(torch.equal(ours[f"backbone.{name}"], torch.from_numpy(array)) for name, array in arrays.items())
+
+
+def test_names_are_matched_by_their_ends_where_the_path_asks_for_it(resnet, tmp_path):
+    weights = {f"net.{name}": torch.rand_like(t) for name, t in resnet["backbone"].state_dict().items() if t.ndim}
+    torch.save({"model": {name.removeprefix("net."): tensor for name, tensor in weights.items()}}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth: none of its \d+ tensors fits the model"):
+        FocalNetCheckpointer(resnet).load(str(tmp_path / "w.pth"))
+    FocalNetCheckpointer(resnet).load(f"{tmp_path / 'w.pth'}?matching_heuristics=True")
+    assert torch.equal(resnet["backbone"].stem.conv1.weight, weights["net.stem.conv1.weight"])
+    with pytest.raises(CheckpointError, match="not have the weights of the whole model"):
+        FocalNetCheckpointer(resnet, require_all=True).load(f"{tmp_path / 'w.pth'}?matching_heuristics=True")
+    with pytest.raises(FileNotFoundError, match=r"no weights at R-101\.pkl"):
+        FocalNetCheckpointer(resnet).load("R-101.pkl")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(pickle.dumps({"model": os.system}), r"it asks for (posix|nt|os)\.system"), (b"\x80\x02}q", "cut-off or damaged")],
+)
+def test_a_pickle_that_is_more_than_arrays_is_refused(resnet, content, message, tmp_path):
+    (tmp_path / "R.pkl").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        FocalNetCheckpointer(resnet).load(str(tmp_path / "R.pkl"))
 
 
 @pytest.mark.usefixtures("small_files")

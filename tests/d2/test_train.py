@@ -332,6 +332,19 @@ def test_a_lazy_config_trains_resumes_and_predicts(sample, tmp_path):
     assert predictor.predict(image, load_image(image).permute(1, 2, 0).numpy()).detections is not None
 
 
+def test_a_twin_without_a_focalnet_trains_resumes_and_predicts(sample, tmp_path):
+    config = LAZY.with_name("tiny_twin.py")
+    command = ["--config-file", str(config), *dataset_arguments(sample), f"train.output_dir={tmp_path}"]
+    run_command(command)
+    run_command([*command[:-1], "--resume", command[-1], "train.max_iter=3"])
+    checkpoint = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert checkpoint["iteration"] == 2
+    assert not any("modulation" in name for name in checkpoint["model"])
+    image = sample / "images" / "validation" / "00001.jpg"
+    predictor = Detectron2Predictor(config, tmp_path / "model_final.pth", device="cpu")
+    assert predictor.predict(image, load_image(image).permute(1, 2, 0).numpy()).detections is not None
+
+
 def test_a_resumed_training_takes_what_the_config_says_now(sample, tmp_path, refused):
     """After two iterations, another rate and another schedule: the rates are those of a training begun with them."""
     new = ["SOLVER.BASE_LR", "0.001", "SOLVER.STEPS", "(3,)", "SOLVER.WEIGHT_DECAY", "0.01", "SOLVER.MAX_ITER", "4"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.convnext import LayerNorm2d
+from torchvision.models.convnext import CNBlockConfig, LayerNorm2d
 
 
 class ConvNeXt(nn.Module):
@@ -14,15 +16,31 @@ class ConvNeXt(nn.Module):
     `strides` and `C_i` of `channels`. The names in its state dict are torchvision's.
 
     Args:
-        size: `"tiny"`, `"small"`, `"base"` or `"large"`.
+        size: `"tiny"`, `"small"`, `"base"` or `"large"`; None for one of `width` and `depths`.
         drop_path_rate: stochastic depth of the last block; that of the blocks before grows linearly to it.
+        width: channels of the first stage, which double from stage to stage.
+        depths: blocks of each of the four stages.
+        layer_scale: what each block's scale begins at, where `size` is None; 1e-6 in the published ones.
     """
 
     strides = (4, 8, 16, 32)
 
-    def __init__(self, size: str, drop_path_rate: float = 0.0) -> None:
+    def __init__(
+        self,
+        size: str | None,
+        drop_path_rate: float = 0.0,
+        *,
+        width: int = 96,
+        depths: Sequence[int] = (3, 3, 9, 3),
+        layer_scale: float = 1e-6,
+    ) -> None:
         super().__init__()
-        model = torchvision.models.get_model(f"convnext_{size}", stochastic_depth_prob=drop_path_rate)
+        if size is None:
+            widths = [width, 2 * width, 4 * width, 8 * width, None]
+            stages = [CNBlockConfig(widths[i], widths[i + 1], depth) for i, depth in enumerate(depths)]
+            model = torchvision.models.ConvNeXt(stages, drop_path_rate, layer_scale, num_classes=1)
+        else:
+            model = torchvision.models.get_model(f"convnext_{size}", stochastic_depth_prob=drop_path_rate)
         # A stem, and stages with a downsampling between each two.
         self.features = model.features
         width = self.features[0][0].out_channels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 
@@ -12,8 +14,10 @@ from focalnet_backbone.benchmark.twins import convnext, focal_transformer
 class TorchvisionConvNeXt(convnext.ConvNeXt, BaseModule):
     """`ConvNeXt` for necks and heads; `init_cfg` may load weights by torchvision's names."""
 
-    def __init__(self, size: str, drop_path_rate: float = 0.0, init_cfg: dict | None = None) -> None:
-        super().__init__(size, drop_path_rate)
+    def __init__(
+        self, size: str | None, drop_path_rate: float = 0.0, init_cfg: dict | None = None, **knobs: Any
+    ) -> None:
+        super().__init__(size, drop_path_rate, **knobs)
         self.init_cfg = init_cfg
 
 
