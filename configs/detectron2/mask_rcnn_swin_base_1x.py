@@ -1,6 +1,6 @@
 """Mask R-CNN with Swin-B on COCO 2017, 1x schedule (12 epochs): a twin of FocalNet-B's.
 
-Published: box AP 46.9, mask AP 42.3; 107.1 M parameters, 497 GFLOPs at 800x1280.
+Published: box AP 46.9, mask AP 42.3; 107.1 M parameters, 496 GFLOPs at 800x1280.
 
     tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_swin_base_1x.py
 """

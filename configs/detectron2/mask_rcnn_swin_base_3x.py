@@ -1,6 +1,6 @@
 """Mask R-CNN with Swin-B on COCO 2017, 3x schedule (36 epochs): a twin of FocalNet-B's.
 
-Published: box AP 48.5, mask AP 43.4; 107.1 M parameters, 497 GFLOPs at 800x1280.
+Published: box AP 48.5; 107.1 M parameters, 496 GFLOPs at 800x1280.
 
     tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_swin_base_3x.py
 """

@@ -1,6 +1,6 @@
 """Mask R-CNN with Swin-S on COCO 2017, 3x schedule (36 epochs): a twin of FocalNet-S's.
 
-Published: box AP 48.5, mask AP 43.3; 69.1 M parameters, 354 GFLOPs at 800x1280.
+Published: box AP 48.5, mask AP 43.3; 69.1 M parameters, 359 GFLOPs at 800x1280.
 
     tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_swin_small_3x.py
 """

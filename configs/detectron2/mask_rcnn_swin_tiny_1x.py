@@ -1,6 +1,6 @@
 """Mask R-CNN with Swin-T on COCO 2017, 1x schedule (12 epochs): a twin of FocalNet-T's.
 
-Published: box AP 43.7, mask AP 39.8; 47.8 M parameters, 264 GFLOPs at 800x1280.
+Published: box AP 43.7, mask AP 39.8; 47.8 M parameters, 267 GFLOPs at 800x1280.
 
     tools/train_net.py --num-gpus 8 --config-file configs/detectron2/mask_rcnn_swin_tiny_1x.py
 """

@@ -2,7 +2,7 @@
 
     tools/dist_train.sh configs/mmdet/mask_rcnn_swin_base_1x.py 8 --amp
 
-Published: box AP 46.9, mask AP 42.3; 107.1 M parameters, 497 GFLOPs at 800x1280.
+Published: box AP 46.9, mask AP 42.3; 107.1 M parameters, 496 GFLOPs at 800x1280.
 """
 
 _base_ = ["./_base_/mask_rcnn_twin_1x.py"]

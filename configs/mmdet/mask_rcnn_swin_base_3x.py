@@ -2,7 +2,7 @@
 
     tools/dist_train.sh configs/mmdet/mask_rcnn_swin_base_3x.py 8 --amp
 
-Published: box AP 48.5, mask AP 43.4; 107.1 M parameters, 497 GFLOPs at 800x1280.
+Published: box AP 48.5; 107.1 M parameters, 496 GFLOPs at 800x1280.
 """
 
 _base_ = ["./_base_/mask_rcnn_twin_3x.py"]

@@ -2,7 +2,7 @@
 
     tools/dist_train.sh configs/mmdet/mask_rcnn_swin_small_3x.py 8 --amp
 
-Published: box AP 48.5, mask AP 43.3; 69.1 M parameters, 354 GFLOPs at 800x1280.
+Published: box AP 48.5, mask AP 43.3; 69.1 M parameters, 359 GFLOPs at 800x1280.
 """
 
 _base_ = ["./_base_/mask_rcnn_twin_3x.py"]

@@ -2,7 +2,7 @@
 
     tools/dist_train.sh configs/mmdet/mask_rcnn_swin_tiny_1x.py 8 --amp
 
-Published: box AP 43.7, mask AP 39.8; 47.8 M parameters, 264 GFLOPs at 800x1280.
+Published: box AP 43.7, mask AP 39.8; 47.8 M parameters, 267 GFLOPs at 800x1280.
 """
 
 _base_ = ["./_base_/mask_rcnn_twin_1x.py"]

@@ -2,7 +2,7 @@
 
     tools/dist_train.sh configs/mmdet/mask_rcnn_swin_tiny_3x.py 8 --amp
 
-Published: box AP 46.0, mask AP 41.6; 47.8 M parameters, 264 GFLOPs at 800x1280.
+Published: box AP 46.0, mask AP 41.6; 47.8 M parameters, 267 GFLOPs at 800x1280.
 """
 
 _base_ = ["./_base_/mask_rcnn_twin_3x.py"]

@@ -13,10 +13,13 @@ The exit status is 0 for a finished run, 130 or 143 for one that SIGINT or SIGTE
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from dataclasses import fields
+from pathlib import Path
 
+from focalnet_backbone.features.images import find_images
 from focalnet_backbone.models.pretraining import Recipe, pretrain
 from focalnet_backbone.models.pretraining.recipe import AMP_TYPES
 from focalnet_backbone.network.config import FocalNetConfig
@@ -87,4 +90,7 @@ def main() -> int:
         if is_first():
             print(f"stopped after step {done} of {args.steps}; go on with --resume", file=sys.stderr)
         return 128 + signals[0]
+    if is_first():
+        photo, model = (shlex.quote(str(path)) for path in (find_images(args.images)[0], Path(args.out, "model")))
+        print(f"see it: focalnet explore {photo} --weights {model} --out explore.html")
     return 0

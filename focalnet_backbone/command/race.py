@@ -15,20 +15,22 @@ again, and a training that was interrupted goes on. All races in OUT are written
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from focalnet_backbone import own_data
 from focalnet_backbone.benchmark import describe_environment, format_environment
 from focalnet_backbone.benchmark.race import ENTRANTS, Race, read_result, run
 from focalnet_backbone.benchmark.race_report import format_race, group, plot_races
-from focalnet_backbone.command.data import fail_data
-from focalnet_backbone.command.openmmlab import CONFIG_ERRORS, add_config_options, check_data
+from focalnet_backbone.command.data import fail_data, tell_findings
+from focalnet_backbone.command.openmmlab import CONFIG_ERRORS, add_config_options
 from focalnet_backbone.configs import is_mmengine, open_config
 from focalnet_backbone.data_check.findings import DataError
+from focalnet_backbone.data_check.openmmlab import check_config
 from focalnet_backbone.system.command_line import fail, parse, positive, printable, program
 from focalnet_backbone.system.devices import choose_device
 from focalnet_backbone.system.outputs import claim, is_own, result_file
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number, (entrant, seed) in enumerate(todo, start=1):
             print(f"{TOOL}: {race.name}: {entrant}, seed {seed} ({number} of {len(todo)} to do)", flush=True)
             # Once is enough, of data that stay.
-            result = run(race, entrant, seed, functools.partial(check_data, TOOL) if number == 1 else None)
+            result = run(race, entrant, seed, check_data if number == 1 else None)
             metrics = ", ".join(f"{name} {value:.1f}" for name, value in result["metrics"].items())
             print(f"{TOOL}: {race.name}: {entrant}, seed {seed}: {metrics}", flush=True)
             write_summaries(args.out, summaries)
@@ -87,6 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(summaries["md"].read_text(encoding="utf-8").rpartition("\n<!--")[0])
     print(f"written to {', '.join(printable(path) for path in summaries.values())}")
     return 0
+
+
+def check_data(config: Config, loaders: tuple[str, ...]) -> None:
+    """Tell what is odd about the data of a config. Raises `DataError` if something is wrong."""
+    tell_findings(TOOL, check_config(config, loaders).findings)
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a training")
     parser.add_argument("--out", type=Path, metavar="FILE.html", help="the page (report.html in the first RUN)")
-    parser.add_argument("--data", action="store_true", help="add a table of the training's data (OpenMMLab)")
+    parser.add_argument("--data", action="store_true", help="add a table of what the training's data hold")
     found = parser.add_argument_group("what the model finds")
     found.add_argument("--predictions", type=Path, metavar="PATH", help="predictions.json, or a folder of label PNGs")
     found.add_argument("--annotations", type=Path, metavar="PATH", help="COCO file, or the folder of the true labels")
@@ -156,10 +156,11 @@ def _from_text(value: Any) -> Any:
 
 
 def _describe_data(run: Run) -> str:
-    if run.host != "mmengine":
-        raise ValueError(
-            "--data: the config of a training of detectron2 does not tell its files; see focalnet check-data"
-        )
+    if run.host == "detectron2":
+        from focalnet_backbone.data_check.detectron2 import check_job
+        from focalnet_backbone.detectron2.jobs import load_job
+
+        return check_job(load_job(run.folder / "config.yaml")).table()
     from focalnet_backbone.data_check.openmmlab import check_config
     from focalnet_backbone.openmmlab.runners import load_config
 

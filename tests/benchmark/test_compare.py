@@ -75,7 +75,7 @@ def test_the_table_has_published_values_in_brackets_and_what_was_measured_alone(
 @pytest.mark.parametrize(
     ("config", "published"),
     [
-        ("mmdet/mask_rcnn_swin_tiny_1x", {"accuracy": "box AP 43.7, mask AP 39.8", "parameters": 47.8, "macs": 264.0}),
+        ("mmdet/mask_rcnn_swin_tiny_1x", {"accuracy": "box AP 43.7, mask AP 39.8", "parameters": 47.8, "macs": 267.0}),
         ("mmdet/mask_rcnn_resnet_50_3x", {"accuracy": "box AP 41.0, mask AP 37.1", "parameters": 44.2, "macs": 260.0}),
         ("mmseg/upernet_swin_base_160k_ade20k_512x512", {"accuracy": "mIoU 48.1", "parameters": 121.0, "macs": 1188.0}),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.modeling.roi_heads import mask_head
 
-from focalnet_backbone.command import train_net
+from focalnet_backbone.command import report, train_net
 from focalnet_backbone.command.train_net import job_from_arguments, make_parser, run_command
 from focalnet_backbone.data_check.report import Report
 from focalnet_backbone.detectron2 import train as train_module
@@ -330,6 +331,13 @@ def test_a_lazy_config_trains_resumes_and_predicts(sample, tmp_path):
     image = sample / "images" / "validation" / "00001.jpg"
     predictor = Detectron2Predictor(LAZY, tmp_path / "model_final.pth", device="cpu")
     assert predictor.predict(image, load_image(image).permute(1, 2, 0).numpy()).detections is not None
+
+
+def test_a_report_tells_what_the_data_of_a_training_hold(trained, tmp_path):
+    assert report.main([str(trained), "--data", "--out", str(tmp_path / "report.html")]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "instances_training.json" in page
+    assert re.search(r"tile\s+\d+\s+\d+", page)
 
 
 def test_a_twin_without_a_focalnet_trains_resumes_and_predicts(sample, tmp_path):
