@@ -73,7 +73,7 @@ def plot_races(races: dict[str, dict[str, list[dict[str, Any]]]]) -> Figure:
                 if runs:
                     _draw(axis, entrant, [run[key] / unit for run in runs], [run["metrics"][metric] for run in runs])
             axis.set_xlabel(title, fontsize=9)
-            axis.set_xlim(left=0)
+            axis.set_xlim(0, 1.1 * axis.dataLim.x1)
             axis.spines[["top", "right"]].set_visible(False)
         row[0].set_ylabel(f"{metric} (%)")
         row[0].set_title(name, loc="left", fontsize=10)

@@ -3,6 +3,7 @@
     focalnet explore cat.jpg --variant focalnet_tiny_lrf --weights pretrained --out cat.html
     focalnet explore cat.jpg dog.jpg --weights detector.pth --out two.html
     focalnet explore cat.jpg --weights before.pth --weights after.pth --out trained.html
+    focalnet explore cat.jpg --config my_detector.py --weights work_dirs/my_detector/epoch_12.pth --out mine.html
 
 Click a place and see where features are alike, what each focal level adds there, and where in the photo it looks.
 Several photos, or several weights, stand side by side.
@@ -20,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from focalnet_backbone.checkpoints import CheckpointError
+from focalnet_backbone.command.configured import open_configured
 from focalnet_backbone.create import DEFAULT_VARIANT, open_backbone
 from focalnet_backbone.features.images import limit_size, load_image
 from focalnet_backbone.report.explore import explore, write_page
@@ -38,6 +40,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.html", help="the page to write")
     parser.add_argument(
         "--variant", metavar="NAME", help=f"a published model (that of the weights; without any, {DEFAULT_VARIANT})"
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="a config of detectron2, mmsegmentation or mmdetection, whose FocalNet is of no published shape",
     )
     parser.add_argument(
         "--weights",
@@ -69,14 +76,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if args.out.suffix.lower() not in (".html", ".htm"):
             raise ValueError(f"--out must be an .html file, got {args.out}")
+        if args.config and (args.variant or "pretrained" in (args.weights or ())):
+            raise ValueError(
+                "--config says what network it is; --variant and pretrained weights are for published ones"
+            )
         claim([(args.out, "the page")], args.images, force=args.force)
         photos = {path: limit_size(load_image(path), args.max_size) for path in args.images}
         device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
         scenes = []
         for weights in args.weights or [None]:
             torch.manual_seed(args.seed)
-            model = open_backbone(args.variant, weights).to(device)
-            network = args.variant or ("FocalNet" if weights else DEFAULT_VARIANT)
+            opened = open_configured(args.config, weights) if args.config else open_backbone(args.variant, weights)
+            model = opened.to(device)
+            network = args.variant or args.config or ("FocalNet" if weights else DEFAULT_VARIANT)
             network += f", {weights}" if weights else f", random weights (seed {args.seed})"
             for path, photo in photos.items():
                 scene = explore(
@@ -89,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
                 scenes.append(scene)
         write_page(scenes, args.out)
-    except (CheckpointError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except (CheckpointError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         return fail(TOOL, error)
     print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB); open it in a browser")
     return 0

@@ -106,6 +106,8 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 def write_summaries(folder: Path, summaries: dict[str, Path]) -> None:
     """Write all races of a folder as Markdown, JSON and a picture."""
     results = read_results(folder)
+    for result in results:  # Where the data lie is of no use to who reads it, and may not be theirs to know.
+        result["settings"].pop("data")
     races = group(results)
     environment = describe_environment(choose_device(None))
     tables = "\n\n".join(format_race(name, entrants) for name, entrants in races.items())

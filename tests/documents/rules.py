@@ -71,6 +71,10 @@ RULES = [
         add="--cfg-options train_cfg.max_iters=2 train_dataloader.batch_size=2",
     ),
     # detectors.md
+    Rule(
+        "focalnet analyze dino-4scale*",
+        replace=("dino-4scale_focalnet_large_fl3_12e_coco.py", "dino_focalnet_sample.py"),
+    ),
     Rule("*dino-5scale_focalnet_large_fl4_o365-coco*", needs="a network, and a file of 2.7 GB"),
     Rule("focalnet convert work_dirs/dino-5scale*", needs="a trained detector"),
     Rule(
@@ -78,7 +82,7 @@ RULES = [
         add="--cfg-options train_cfg.max_epochs=1 train_dataloader.batch_size=2 default_hooks.checkpoint.interval=1",
     ),
     Rule(
-        "python tools/train.py configs/mmdet/mask2former_focalnet_sample_panoptic.py",
+        "python tools/train.py configs/mm*/mask2former_focalnet_sample*.py",
         add="--cfg-options train_cfg.max_iters=2 train_cfg.val_interval=2 train_dataloader.batch_size=2",
     ),
     Rule("python tools/predict.py *dino_focalnet_sample.py *", replace=("epoch_8.pth", "epoch_1.pth")),
@@ -91,6 +95,7 @@ RULES = [
     Rule("python tools/extract_features.py photos *", add="--max-size 96"),
     # compare.md
     Rule("focalnet receptive-field *", add="--size 32 --images 1 --channels 1"),
+    Rule("focalnet race *", needs="hours; tests/openmmlab/test_race.py runs it on small networks"),
     Rule("focalnet compare mask_rcnn_*", needs="minutes; tests/benchmark/test_compare.py runs it on small models"),
     Rule("focalnet compare *", add="--size 32 --rounds 1 --measure size"),
     # speed.md

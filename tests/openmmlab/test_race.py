@@ -77,6 +77,7 @@ def test_a_race_keeps_each_result_runs_what_is_missing_and_compares_all(run_race
     assert ran == [("convnext", 1)]
     summary = json.loads((tmp_path / "race.json").read_text())
     values = [r["metrics"]["mIoU"] for r in summary["results"] if r["entrant"] == "convnext"]
+    assert all("data" not in result["settings"] for result in summary["results"])
     row = next(line for line in (tmp_path / "race.md").read_text().splitlines() if line.startswith("| ConvNeXt"))
     assert f"| {statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} |" in row
     assert (tmp_path / "race.png").stat().st_size > 10_000

@@ -46,13 +46,13 @@ SEMANTIC = [
     *(f"mask2former_focalnet_{size}_160k_ade20k_512x512" for size in SIZES[:2]),
     *(f"mask2former_focalnet_{size}_160k_ade20k_640x640" for size in SIZES[2:]),
 ]
-OF_THE_SAMPLE = ("dino_focalnet_sample", "mask2former_focalnet_sample_panoptic")
+OF_THE_SAMPLE = ("dino_focalnet_sample", "mask2former_focalnet_sample_panoptic", "mask2former_focalnet_sample")
 ALL = [*DINO, *PANOPTIC, *INSTANCE, *SEMANTIC]
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
 def path(name: str) -> Path:
-    return ROOT / "configs" / ("mmseg" if name in SEMANTIC else "mmdet") / f"{name}.py"
+    return ROOT / "configs" / ("mmseg" if name in (*SEMANTIC, OF_THE_SAMPLE[2]) else "mmdet") / f"{name}.py"
 
 
 @functools.cache

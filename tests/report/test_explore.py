@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from focalnet_backbone import FocalNet
+from focalnet_backbone.command.configured import open_configured, read_backbone_config
 from focalnet_backbone.command.explore import main
+from focalnet_backbone.configs import open_config
 from focalnet_backbone.features.images import normalize
 from focalnet_backbone.pictures.modulation import watch_blocks, watch_modulation
 from focalnet_backbone.report.explore import explore, write_page
@@ -172,3 +175,24 @@ def test_wrong_arguments_get_one_line_and_leave_nothing(tmp_path, monkeypatch, c
     assert errors[-1].startswith("focalnet explore: ")
     assert message in errors[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "text.png"]
+
+
+@pytest.mark.parametrize("config", ["upernet_focalnet_sample.py", "mask_rcnn_focalnet_sample.yaml"])
+def test_a_config_tells_the_network_of_a_trained_model_that_was_not_published(config, tmp_path, image, capsys):
+    described = read_backbone_config(open_config(config))
+    trained = FocalNet(described.replace(out_features=["stage1", "stage2", "stage3", "stage4"], out_indices=None))
+    nn.init.constant_(trained.patch_embed.proj.bias, 7.0)
+    weights = {f"backbone.bottom_up.{name}": tensor for name, tensor in trained.state_dict().items()}
+    torch.save({"model": weights}, tmp_path / "detector.pth")
+    assert open_configured(config, str(tmp_path / "detector.pth")).patch_embed.proj.bias[0] == 7.0
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "photo.png")
+    command = [str(tmp_path / "photo.png"), "--out", str(tmp_path / "page.html"), "--config", config]
+    assert main([*command, "--weights", str(tmp_path / "detector.pth"), "--fields", "1"]) == 0
+    assert config in (tmp_path / "page.html").read_text()
+    assert main([*command, "--variant", "focalnet_tiny_srf"]) == 2
+    assert "--config says what network it is" in capsys.readouterr().err
+
+
+def test_a_config_without_a_focalnet_is_refused():
+    with pytest.raises(ValueError, match=r"model\.backbone is no FocalNet"):
+        read_backbone_config(open_config("upernet_swin_tiny_160k_ade20k_512x512"))
