@@ -19,7 +19,6 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from focalnet_backbone.features.images import find_images
 from focalnet_backbone.models.pretraining import Recipe, pretrain
 from focalnet_backbone.models.pretraining.recipe import AMP_TYPES
 from focalnet_backbone.network.config import FocalNetConfig
@@ -91,6 +90,6 @@ def main() -> int:
             print(f"stopped after step {done} of {args.steps}; go on with --resume", file=sys.stderr)
         return 128 + signals[0]
     if is_first():
-        photo, model = (shlex.quote(str(path)) for path in (find_images(args.images)[0], Path(args.out, "model")))
-        print(f"see it: focalnet explore {photo} --weights {model} --out explore.html")
+        pictures, curves = (shlex.quote(str(Path(args.out, name))) for name in ("pictures", "tensorboard"))
+        print(f"see it: {pictures}, and its curves by tensorboard --logdir {curves}")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from focalnet_backbone import FocalNetConfig
-from focalnet_backbone.command import main
 from focalnet_backbone.models import FocalNetForImageClassification, FocalNetImageProcessor
 from focalnet_backbone.models.classify import load_classifier, top_classes
 from focalnet_backbone.models.pretraining.state import TrainingState
@@ -137,10 +135,7 @@ def test_pretraining_can_be_interrupted_and_resumed(run_tool, config, monkeypatc
     status, output, _ = run_tool("pretrain_mim.py", *PRETRAIN, "--resume")
     assert status == 0
     assert {path.name for path in Path("out").iterdir()} == {"checkpoint.pth", "model", "pictures", "tensorboard"}
-    before, _, see_it = output.splitlines()[-1].partition("see it: focalnet ")
-    assert before == ""
-    assert main([*shlex.split(see_it), "--fields", "1", "--max-size", "32"]) == 0
-    assert Path("explore.html").is_file()
+    assert output.splitlines()[-1] == "see it: out/pictures, and its curves by tensorboard --logdir out/tensorboard"
 
 
 @pytest.mark.parametrize("leaked", [["LOCAL_RANK", "WORLD_SIZE"], ["LOCAL_RANK", "RANK"]])
