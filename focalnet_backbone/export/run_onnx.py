@@ -1,0 +1,40 @@
+"""Run an exported model on a photo with onnxruntime, numpy and Pillow alone.
+
+python NAME_example.py NAME.onnx photo.jpg [result.png]
+"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def main(model, photo, result=None):
+    """Print what the model says of a photo; of a segmenter, write the class of each pixel as colours."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    told = json.loads(session.get_modelmeta().custom_metadata_map["focalnet"])
+    images = np.asarray(ImageOps.exif_transpose(Image.open(photo)).convert("RGB"))[None]
+    if session.get_inputs()[0].type != "tensor(uint8)":
+        images = ((images - np.float32(told["mean"])) / np.float32(told["std"])).transpose(0, 3, 1, 2)
+    names = [output.name for output in session.get_outputs()]
+    outputs = dict(zip(names, session.run(None, {"images": images}), strict=True))
+    if told["task"] == "classification":
+        logits = outputs["logits"][0]
+        probabilities = np.exp(logits - logits.max())
+        probabilities /= probabilities.sum()
+        for index in np.argsort(-probabilities)[:5]:
+            print(f"{probabilities[index]:6.1%}  {told['classes'][index]}")
+    elif told["task"] == "segmentation":
+        labels = outputs["labels"][0]
+        for index in np.unique(labels):
+            print(f"{(labels == index).mean():6.1%}  {told['classes'][index]}")
+        Image.fromarray(np.uint8(told["palette"])[labels]).save(result or "result.png")
+    else:
+        for name, found in outputs.items():
+            print(name, *found.shape)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

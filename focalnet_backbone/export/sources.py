@@ -1,0 +1,189 @@
+"""What can be exported: a model with names for what goes in and comes out, and what its users must know of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from focalnet_backbone import __version__
+from focalnet_backbone.configs import SUFFIXES, is_mmengine, list_configs, open_config
+from focalnet_backbone.create import build_backbone, create_backbone
+from focalnet_backbone.features.images import IMAGENET_MEAN, IMAGENET_STD
+from focalnet_backbone.features.preparation import Preparation, PreparePhotos
+from focalnet_backbone.models.classification import FocalNetForImageClassification
+from focalnet_backbone.models.classify import load_classifier
+from focalnet_backbone.models.image_processor import INTERPOLATIONS, FocalNetImageProcessor
+from focalnet_backbone.network.backbone import FocalNet
+from focalnet_backbone.network.variants import find_variant
+
+INPUT = "images"
+"""Name of the input: photos `(N, H, W, 3)`, uint8, or the network's own input `(N, 3, H, W)`, float."""
+
+
+@dataclass
+class Exportable:
+    """A model to export.
+
+    Attributes:
+        module: maps the input to a tuple of tensors, in eval mode.
+        outputs: their names.
+        task: "features", "classification" or "segmentation".
+        takes_photos: whether the input is `(N, H, W, 3)`, uint8, RGB, rather than `(N, 3, H, W)`, float, normalised.
+        metadata: what else is told with the file, as JSON holds it.
+    """
+
+    module: nn.Module
+    outputs: tuple[str, ...]
+    task: str
+    takes_photos: bool
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """The metadata that goes into the file."""
+        return {
+            "version": __version__,
+            "task": self.task,
+            "input": "uint8 RGB (N, H, W, 3)" if self.takes_photos else "normalised float (N, 3, H, W)",
+            "outputs": list(self.outputs),
+            **self.metadata,
+        }
+
+
+class _Whole(nn.Module):
+    """Preparation, if there is one, and a network whose outputs become a tuple."""
+
+    def __init__(self, network: nn.Module, preparation: Preparation | None) -> None:
+        super().__init__()
+        self.prepare = None if preparation is None else PreparePhotos(preparation)
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x = images if self.prepare is None else self.prepare(images)
+        return self.read(self.network(x), images)
+
+    def read(self, found: Any, images: Tensor) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+
+class _Features(_Whole):
+    """The maps of a backbone, `(N, C_i, H_i, W_i)`, stem first."""
+
+    def read(self, found: dict[str, Tensor], images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x.contiguous() for x in found.values())
+
+
+class _Classification(_Whole):
+    """Logits `(N, num_labels)`."""
+
+    def read(self, found: Any, images: Tensor) -> tuple[Tensor, ...]:
+        return (found.logits,)
+
+
+def open_exportable(
+    source: str, weights: str | None = None, *, backbone: bool = False, photos: bool | None = None
+) -> Exportable:
+    """What a user names, ready to be exported.
+
+    Args:
+        source: a config of a framework (a file, or a name of `focalnet list configs`), the name of a variant, or
+            whatever `load_checkpoint` takes.
+        weights: checkpoint of the whole model for a config; for a variant, None for the published ones.
+        backbone: leave the head out.
+        photos: whether the input is a photo's bytes; None for a model with a head only.
+
+    Raises:
+        CheckpointError: the weights cannot be had or do not fit.
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be exported; the message says why.
+    """
+    if _is_config(source) and not backbone:
+        if weights is None:
+            raise ValueError(f"{source} is a config: name the checkpoint of its model, too")
+        exportable = _open_config(source, weights, photos is not False)
+    elif backbone:
+        if find_variant(source) is None:
+            network = build_backbone(weights or source)
+        else:
+            network = create_backbone(source, weights=weights or "pretrained", out_indices=[1, 2, 3, 4])
+        exportable = from_backbone(network, bool(photos))
+    else:
+        variant = find_variant(source)
+        if variant is None and weights is not None:
+            raise ValueError(f"{source} is neither a config nor a variant, so that {weights} has no place")
+        classifier, processor = load_classifier(source if variant else None, weights if variant else source)
+        exportable = from_classifier(classifier, processor, photos is not False)
+    exportable.metadata["source"] = " ".join(filter(None, (Path(source).name, weights and Path(weights).name)))
+    checkpoint = Path(weights or source)
+    if checkpoint.is_file():
+        exportable.metadata["sha256"] = _hash_file(checkpoint)
+    return exportable
+
+
+def _hash_file(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def from_backbone(network: FocalNet, photos: bool = False) -> Exportable:
+    """A backbone: its maps by name. Photos are normalised by ImageNet's mean and deviation, and not resized."""
+    how = Preparation(*(tuple(255 * value for value in values) for values in (IMAGENET_MEAN, IMAGENET_STD)))
+    metadata = {"channels": network.channels, "strides": network.strides, "mean": how.mean, "std": how.std}
+    module = _Features(network, how if photos else None).eval()
+    return Exportable(module, tuple(network.out_features), "features", photos, metadata)
+
+
+def from_classifier(
+    model: FocalNetForImageClassification, processor: FocalNetImageProcessor, photos: bool = True
+) -> Exportable:
+    """A classifier: `logits`. Photos are resized, cropped and normalised as its processor does.
+
+    Raises `ValueError` if the processor does something that a file cannot hold.
+    """
+    how = _prepare_like(processor)
+    classes = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
+    metadata = {"classes": classes, "mean": how.mean, "std": how.std}
+    return Exportable(
+        _Classification(model, how if photos else None).eval(), ("logits",), "classification", photos, metadata
+    )
+
+
+def _prepare_like(processor: FocalNetImageProcessor) -> Preparation:
+    if not (processor.do_rescale and processor.do_normalize and len(processor.image_mean) == 3):
+        raise ValueError(
+            "only a processor that rescales and normalises three channels can be exported; --tensor does without"
+        )
+    size, crop = processor.size, processor.crop_size
+    edge, target = size.get("shortest_edge"), (crop["height"], crop["width"])
+    smallest = edge or min(size["height"], size["width"])
+    if not processor.do_resize or (processor.do_center_crop and smallest < max(target)):
+        raise ValueError("only a processor that resizes to at least its crop can be exported; --tensor does without")
+    return Preparation(
+        tuple(value / processor.rescale_factor for value in processor.image_mean),
+        tuple(value / processor.rescale_factor for value in processor.image_std),
+        edge=edge,
+        stretch=None if edge else (size["height"], size["width"]),
+        crop=target if processor.do_center_crop else None,
+        mode=INTERPOLATIONS[processor.resample].value,
+        antialias=True,
+    )
+
+
+def _is_config(source: str) -> bool:
+    return source.endswith(SUFFIXES) or any(source in (name, Path(name).stem) for name in list_configs())
+
+
+def _open_config(source: str, weights: str, photos: bool) -> Exportable:
+    config = open_config(source)
+    if not is_mmengine(config):
+        raise ValueError(f"{config.name}: detectron2's models cannot be exported yet; --backbone exports the backbone")
+    from focalnet_backbone.openmmlab.deploy import SegmentorGraph
+
+    graph, metadata = SegmentorGraph.open(config, weights, photos)
+    return Exportable(graph, ("logits", "labels"), "segmentation", photos, metadata)

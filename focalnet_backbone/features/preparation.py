@@ -1,0 +1,96 @@
+"""The way from a photo's bytes to a network's input as a module, so that an exported file holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_TIE = 1e-3
+"""Added before rounding: libraries round halves up, and sums of floats come out a little above or below a half."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a test pipeline does to a photo.
+
+    Attributes:
+        mean: subtracted from each channel, in the network's order of channels.
+        std: what each channel is divided by then.
+        fit: (long, short): the photo is resized, in proportion, to the largest size within; None leaves it.
+        edge: the photo is resized, in proportion, so that its short side is this; None leaves it.
+        stretch: (height, width) the photo is resized to; None leaves it.
+        crop: (height, width) cut from the centre, after that; None leaves it.
+        mode: "bilinear" or "bicubic".
+        antialias: whether a smaller size averages, as Pillow does and OpenCV does not.
+        bgr: whether the network takes blue first.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    fit: tuple[int, int] | None = None
+    edge: int | None = None
+    stretch: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    mode: str = "bilinear"
+    antialias: bool = False
+    bgr: bool = False
+
+
+class PreparePhotos(nn.Module):
+    """Photos `(N, H, W, 3)`, RGB, uint8, to a network's input `(N, 3, h, w)`: resized, cropped, normalised.
+
+    All of it is arithmetic of the sizes, without a branch, so that exporters keep them free.
+    """
+
+    def __init__(self, preparation: Preparation) -> None:
+        super().__init__()
+        self.preparation = preparation
+        self.register_buffer("mean", torch.tensor(preparation.mean).reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preparation.std).reshape(1, -1, 1, 1), persistent=False)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Map `(N, H, W, 3)` to `(N, 3, h, w)`."""
+        how = self.preparation
+        x = photos.permute(0, 3, 1, 2).float()
+        size = self.size_of(x.shape[2], x.shape[3])
+        if size is not None:
+            if how.antialias:  # As Pillow does it: along the width first, and to bytes before the height.
+                x = self._resize(x, (x.shape[2], size[1]))
+            x = self._resize(x, size)
+        if how.crop is not None:
+            height, width = how.crop
+            top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
+            x = x[:, :, top : top + height, left : left + width]
+        if how.bgr:
+            x = x.flip(1)
+        return (x - self.mean) / self.std
+
+    def _resize(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        how = self.preparation
+        x = F.interpolate(x, size=size, mode=how.mode, align_corners=False, antialias=how.antialias)
+        return (x + (0.5 + _TIE)).floor().clamp(0, 255)
+
+    def size_of(self, height: int, width: int) -> tuple[int, int] | None:
+        """The size (height, width) to which a photo is resized; None if it is left as it is."""
+        how = self.preparation
+        if how.stretch is not None:
+            return how.stretch
+        if how.edge is not None:
+            short = torch.sym_min(height, width)
+            return how.edge * height // short, how.edge * width // short
+        if how.fit is None:
+            return None
+        long, short = how.fit
+        larger, smaller = torch.sym_max(height, width), torch.sym_min(height, width)
+
+        def scale(side: int) -> int:
+            # The smaller of both scales, each rounded half up, in whole numbers.
+            by_long = (2 * side * long + larger) // (2 * larger)
+            by_short = (2 * side * short + smaller) // (2 * smaller)
+            return torch.sym_min(by_long, by_short)
+
+        return scale(height), scale(width)

@@ -1,0 +1,171 @@
+"""The example of a service, by a real client over loopback: answers, limits, and what hostile clients get."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import io
+import json
+import resource
+import socket
+import struct
+import sys
+import threading
+import time
+import zlib
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+import uvicorn
+from onnx import TensorProto, helper
+from PIL import Image
+
+SERVE = Path(__file__).parents[1] / "examples" / "serve.py"
+LIMITS = {"body": 200_000, "pixels": 250_000, "waiting": 16, "batch": 4, "seconds": 1.0}
+
+
+@pytest.fixture(scope="module")
+def serve():
+    spec = importlib.util.spec_from_file_location("serve", SERVE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["serve"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["serve"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A segmenter in a file whose label of a pixel is whether its red is above 127."""
+    photos = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", "H", "W", 3])
+    labels = helper.make_tensor_value_info("labels", TensorProto.INT64, ["N", "H", "W"])
+    constants = [
+        helper.make_tensor("red", TensorProto.INT64, [], [0]),
+        helper.make_tensor("half", TensorProto.UINT8, [], [127]),
+    ]
+    nodes = [
+        helper.make_node("Gather", ["images", "red"], ["reds"], axis=3),
+        helper.make_node("Greater", ["reds", "half"], ["above"]),
+        helper.make_node("Cast", ["above"], ["labels"], to=TensorProto.INT64),
+    ]
+    graph = helper.make_graph(nodes, "threshold", [photos], [labels], constants)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    told = {"task": "segmentation", "classes": ["dark", "red"], "palette": [[0, 0, 0], [255, 0, 0]]}
+    helper.set_model_props(made, {"focalnet": json.dumps(told)})
+    path = tmp_path_factory.mktemp("serve") / "model.onnx"
+    onnx.save(made, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def service(serve, model):
+    """Its address, with the service running in a thread, and the app."""
+    app = serve.make_app(str(model), serve.Limits(**LIMITS))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, log_level="critical", limit_concurrency=64))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}", app
+    server.should_exit = True
+    thread.join(10)
+
+
+def as_png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes that says it has 50000 x 50000 pixels."""
+    content = as_png(np.zeros((8, 8, 3), np.uint8))
+    header = b"IHDR" + struct.pack(">II", 50_000, 50_000) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+
+
+def _peak() -> int:
+    """The most bytes that this process has held, server and clients together."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def photo(number: int) -> np.ndarray:
+    random = np.random.default_rng(number)
+    return random.integers(0, 256, (40 + 8 * (number % 3), 50, 3), dtype=np.uint8)
+
+
+def test_a_photo_is_answered_with_the_class_of_each_pixel(service):
+    answer = httpx.post(f"{service[0]}/predict", content=as_png(photo(0)))
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), photo(0)[..., 0] > 127)
+    assert httpx.get(f"{service[0]}/model").json()["classes"] == ["dark", "red"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b"", 400, "not a whole photo"),
+        (b"no photo at all", 400, "not a whole photo"),
+        (as_png(photo(0))[:900], 400, "not a whole photo"),
+        (bomb(), 400, "50000x50000 has more than 250000 pixels"),
+        (as_png(np.zeros((1, 9, 3), np.uint8)), 400, "at least 2 pixels a side"),
+        (bytes(LIMITS["body"] + 1), 413, "may have 200000 bytes"),
+    ],
+    ids=["empty", "text", "cut off", "bomb", "a line", "too long"],
+)
+def test_a_bad_upload_is_refused_in_one_line(service, body, status, message):
+    answer = httpx.post(f"{service[0]}/predict", content=body)
+    assert answer.status_code == status
+    assert message in answer.json()["detail"]
+    assert "\n" not in answer.json()["detail"]
+
+
+def test_an_upload_without_a_length_or_an_end_is_cut_off(service):
+    def endless():
+        while True:
+            yield bytes(50_000)
+
+    with contextlib.suppress(httpx.TransportError):  # The server may close while the client goes on to send.
+        assert httpx.post(f"{service[0]}/predict", content=endless()).status_code == 413
+    with socket.create_connection(("127.0.0.1", int(service[0].rpartition(":")[2]))) as slow:
+        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nab")
+        slow.settimeout(10)
+        assert b" 408 " in slow.recv(1000).split(b"\r\n")[0]
+
+
+def test_hundreds_of_clients_some_hostile_get_their_answers_within_bounded_memory(service):
+    address, app = service
+    hostile = [b"text", bomb(), bytes(LIMITS["body"] + 1), as_png(photo(1))[:500]]
+
+    async def ask(client: httpx.AsyncClient, number: int) -> int:
+        if number % 4 == 3:
+            answer = await client.post("/predict", content=hostile[number // 4 % len(hostile)])
+            return answer.status_code
+        for _ in range(200):
+            answer = await client.post("/predict", content=as_png(photo(number)))
+            if answer.status_code != 503:
+                break
+            await asyncio.sleep(0.05)
+        labels = np.asarray(Image.open(io.BytesIO(answer.content)))
+        np.testing.assert_array_equal(labels, photo(number)[..., 0] > 127)
+        return answer.status_code
+
+    async def load() -> list[int]:
+        limits = httpx.Limits(max_connections=32)
+        async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60) as client:
+            return await asyncio.gather(*(ask(client, number) for number in range(400)))
+
+    before = _peak()
+    statuses = asyncio.run(load())
+    assert statuses.count(200) == 300
+    assert set(statuses) <= {200, 400, 413, 503}
+    assert max(app.state.batcher.batches) > 1  # Photos that waited were run together.
+    assert _peak() - before < 150 << 20
+    assert app.state.batcher.taken == 0
