@@ -122,6 +122,12 @@ def test_the_example_beside_a_file_runs_without_torch_and_this_package(classifie
     assert {line.split()[1] for line in ended.stdout.splitlines()} == {"cat", "dog", "bird"}
 
 
+def test_classify_says_of_a_file_what_it_says_of_the_model(classifier_folder, classifier_onnx, photo, run_tool):
+    status, expected, _ = run_tool("classify.py", photo, "--weights", classifier_folder)
+    assert status == 0
+    assert run_tool("classify.py", photo, "--weights", classifier_onnx)[:2] == (0, expected)
+
+
 class _Forgetful(nn.Module):
     """Gives other numbers once it is exported."""
 
