@@ -29,6 +29,7 @@ import onnxruntime
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from PIL import Image, ImageOps
+from starlette.requests import ClientDisconnect
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 
@@ -81,20 +82,22 @@ class Model:
 
 def read_photo(body: bytes, limits: Limits) -> np.ndarray:
     """The pixels `(H, W, 3)` of an upload, upright. Raises `ValueError` with one line if it is not to be taken."""
+    too_large = f"a photo may have no more than {limits.pixels} pixels"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(body), formats=FORMATS)
             width, height = image.size
-            if width * height > limits.pixels:
-                raise ValueError(f"a photo of {width}x{height} has more than {limits.pixels} pixels")
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except ValueError:
-        raise
+            fits = width * height <= limits.pixels
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB")) if fits else None
+    except Image.DecompressionBombError:
+        raise ValueError(too_large) from None
     except Exception as error:  # Pillow's plugins raise whatever damaged bytes lead them to.
         raise ValueError(f"the upload is not a whole photo ({', '.join(FORMATS)})") from error
+    if pixels is None:
+        raise ValueError(f"{too_large}, this one is {width}x{height}")
     if min(pixels.shape[:2]) < 2:
-        raise ValueError(f"a photo must have at least 2 pixels a side, got {width}x{height}")
+        raise ValueError("a photo must have at least 2 pixels a side")
     return pixels
 
 
@@ -198,6 +201,8 @@ def make_app(path: str, limits: Limits | None = None) -> FastAPI:
                 raise HTTPException(400, str(error)) from None
             except asyncio.TimeoutError:  # Another one than TimeoutError on Python 3.10.
                 raise HTTPException(408, f"the upload took more than {limits.seconds} seconds") from None
+            except ClientDisconnect:  # Nobody reads this answer, and the log needs no traceback.
+                raise HTTPException(400, "the upload ended early") from None
             content, kind = await batcher.answer(photo)
         return Response(content, media_type=kind)
 
