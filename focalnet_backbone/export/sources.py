@@ -159,6 +159,9 @@ def _prepare_like(processor: FocalNetImageProcessor) -> Preparation:
         raise ValueError(
             "only a processor that rescales and normalises three channels can be exported; --tensor does without"
         )
+    mode = INTERPOLATIONS[processor.resample].value
+    if mode not in ("bilinear", "bicubic"):
+        raise ValueError(f"only bilinear and bicubic resizing can be exported, not {mode}; --tensor does without")
     size, crop = processor.size, processor.crop_size
     edge, target = size.get("shortest_edge"), (crop["height"], crop["width"])
     smallest = edge or min(size["height"], size["width"])
@@ -170,7 +173,7 @@ def _prepare_like(processor: FocalNetImageProcessor) -> Preparation:
         edge=edge,
         stretch=None if edge else (size["height"], size["width"]),
         crop=target if processor.do_center_crop else None,
-        mode=INTERPOLATIONS[processor.resample].value,
+        mode=mode,
         antialias=True,
     )
 

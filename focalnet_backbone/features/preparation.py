@@ -24,7 +24,7 @@ class Preparation:
         edge: the photo is resized, in proportion, so that its short side is this; None leaves it.
         stretch: (height, width) the photo is resized to; None leaves it.
         crop: (height, width) cut from the centre, after that; None leaves it.
-        mode: "bilinear" or "bicubic".
+        mode: "bilinear", or "bicubic" with `antialias`.
         antialias: whether a smaller size averages, as Pillow does and OpenCV does not.
         bgr: whether the network takes blue first.
     """
@@ -58,9 +58,7 @@ class PreparePhotos(nn.Module):
         x = photos.permute(0, 3, 1, 2).float()
         size = self.size_of(x.shape[2], x.shape[3])
         if size is not None:
-            if how.antialias:  # As Pillow does it: along the width first, and to bytes before the height.
-                x = self._resize(x, (x.shape[2], size[1]))
-            x = self._resize(x, size)
+            x = _resize_like_pillow(x, size, how.mode) if how.antialias else _to_bytes(_resize(x, size))
         if how.crop is not None:
             height, width = how.crop
             top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
@@ -68,11 +66,6 @@ class PreparePhotos(nn.Module):
         if how.bgr:
             x = x.flip(1)
         return (x - self.mean) / self.std
-
-    def _resize(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        how = self.preparation
-        x = F.interpolate(x, size=size, mode=how.mode, align_corners=False, antialias=how.antialias)
-        return (x + (0.5 + _TIE)).floor().clamp(0, 255)
 
     def size_of(self, height: int, width: int) -> tuple[int, int] | None:
         """The size (height, width) to which a photo is resized; None if it is left as it is."""
@@ -94,3 +87,35 @@ class PreparePhotos(nn.Module):
             return torch.sym_min(by_long, by_short)
 
         return scale(height), scale(width)
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def _resize_like_pillow(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Resize as Pillow does: by a filter as wide as the pixels of the result, along the width first, then the height.
+
+    As products with matrices, which all runtimes compute alike; their own resizing differs by a byte here and there.
+    """
+    x = _to_bytes(x @ _filter_matrix(x.shape[3], size[1], mode, x).mT)
+    return _to_bytes(_filter_matrix(x.shape[2], size[0], mode, x) @ x)
+
+
+def _filter_matrix(length: int, wanted: int, mode: str, like: Tensor) -> Tensor:
+    """The matrix `(wanted, length)` that resamples one side by Pillow's triangle (bilinear) or cubic (a = -0.5)."""
+    scale = torch.arange(1, 2, device=like.device).to(like.dtype) * length / wanted
+    centre = (torch.arange(wanted, device=like.device).to(like.dtype)[:, None] + 0.5) * scale
+    position = torch.arange(length, device=like.device).to(like.dtype)[None] + 0.5
+    t = ((position - centre) / scale.clamp(min=1.0)).abs()
+    if mode == "bilinear":
+        weights = (1 - t).clamp(min=0)
+    else:
+        near, far = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
+        weights = torch.where(t < 1, near, torch.where(t < 2, far, torch.zeros_like(t)))
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _to_bytes(x: Tensor) -> Tensor:
+    """Values from 0 to 255, rounded: photos are resized as bytes."""
+    return (x + (0.5 + _TIE)).floor().clamp(0, 255)
