@@ -32,6 +32,7 @@ from PIL import Image, ImageOps
 from starlette.requests import ClientDisconnect
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+CLOSE = {"Connection": "close"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
     if declared.isdigit() and int(declared) <= limits.body and await asyncio.wait_for(read(), limits.seconds):
         return bytes(body)
-    raise HTTPException(413, f"an upload may have {limits.body} bytes")
+    # Closed, so that the rest of the upload, which may have no end, is not read.
+    raise HTTPException(413, f"an upload may have {limits.body} bytes", CLOSE)
 
 
 class Batcher:
@@ -200,7 +202,7 @@ def make_app(path: str, limits: Limits | None = None) -> FastAPI:
             except ValueError as error:
                 raise HTTPException(400, str(error)) from None
             except asyncio.TimeoutError:  # Another one than TimeoutError on Python 3.10.
-                raise HTTPException(408, f"the upload took more than {limits.seconds} seconds") from None
+                raise HTTPException(408, f"the upload took more than {limits.seconds} seconds", CLOSE) from None
             except ClientDisconnect:  # Nobody reads this answer, and the log needs no traceback.
                 raise HTTPException(400, "the upload ended early") from None
             content, kind = await batcher.answer(photo)
