@@ -21,7 +21,7 @@ from pathlib import Path
 from focalnet_backbone import own_data
 from focalnet_backbone.configs import is_mmengine, open_config
 from focalnet_backbone.system.command_line import fail, program
-from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.outputs import claim, result_file
 
 
 @program("focalnet config")
@@ -31,10 +31,13 @@ def main() -> int:
     parser.add_argument("config", metavar="CONFIG", help="a file, or the name of a config (`focalnet list configs`)")
     parser.add_argument("values", nargs="*", metavar="KEY=VALUE", help="values that replace the config's")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write it; the standard output if not given")
+    parser.add_argument("--force", action="store_true", help="replace FILE even if it is none that this wrote")
     own_data.add_arguments(parser)
     args = parser.parse_args()
     try:
         config = open_config(args.config)
+        if args.out:
+            claim([(args.out, "the config")], [config], force=args.force)
         wrong = [value for value in args.values if "=" not in value]
         if wrong:
             raise ValueError(f"expected KEY=VALUE, got {wrong[0]}")
@@ -44,7 +47,7 @@ def main() -> int:
         with contextlib.redirect_stdout(sys.stderr):
             text = import_module(f"focalnet_backbone.{host}.flat").flatten(config, args.values, data)
         if args.out:
-            with whole_file(args.out) as unfinished:
+            with result_file(args.out) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")
         else:
             print(text, end="")

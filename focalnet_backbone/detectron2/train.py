@@ -38,6 +38,8 @@ from focalnet_backbone.system.outputs import check_apart, check_writable, claim,
 
 logger = logging.getLogger(__name__)
 
+_NUMBERED = re.compile(r"model_(\d{7,})\.pth")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -126,6 +128,33 @@ class StopWhenTold(HookBase):
             self.checkpointer.save(name, iteration=self.trainer.iter)
         remark = f"saved after iteration {self.trainer.iter}, " if saving else ""
         raise Stopped(number, f"{remark}with --resume it goes on from the last checkpoint")
+
+
+class LastingCheckpointer(hooks.PeriodicCheckpointer):
+    """detectron2's `PeriodicCheckpointer`, which counts the checkpoints from before a resume among those to keep.
+
+    Args:
+        checkpointer: writes the files.
+        period: iterations from one to the next.
+        max_to_keep: how many to keep; None keeps them all. Older ones go only when the newer is whole.
+        start_iter: the first iteration of this process; checkpoints of earlier ones are of the same training.
+    """
+
+    def __init__(
+        self, checkpointer: FocalNetCheckpointer, period: int, max_to_keep: int | None, start_iter: int
+    ) -> None:
+        super().__init__(checkpointer, period, max_to_keep=max_to_keep)
+        if max_to_keep is not None and start_iter > 0:
+            found = {path: _NUMBERED.fullmatch(path.name) for path in Path(checkpointer.save_dir).glob("model_*.pth")}
+            numbered = sorted((int(match[1]), str(path)) for path, match in found.items() if match)
+            self.recent_checkpoints = [path for iteration, path in numbered if iteration < start_iter]
+
+    def after_step(self) -> None:
+        """Save, if it is time, and then remove what is too many: a kill may have left one more."""
+        super().after_step()
+        if (self.trainer.iter + 1) % self.period == 0 and self.max_to_keep is not None:
+            while len(self.recent_checkpoints) > self.max_to_keep:
+                Path(self.recent_checkpoints.pop(0)).unlink(missing_ok=True)
 
 
 class BestCheckpointer(HookBase):
@@ -258,7 +287,7 @@ def train(job: Job, *, resume: bool = False, save_on_stop: str = "sigterm") -> d
 
     trainer = _build_trainer(job, model, loader)
     results: dict[str, Any] = {}
-    trainer.register_hooks(_build_hooks(job, trainer, checkpointer, run, results, resuming=resuming))
+    trainer.register_hooks(_build_hooks(job, trainer, checkpointer, run, results, start_iter=start_iter))
     if resuming:
         _restore(trainer, saved["trainer"], job.output_dir)
     try:
@@ -319,7 +348,7 @@ def _build_hooks(
     run: Run,
     results: dict[str, Any],
     *,
-    resuming: bool,
+    start_iter: int,
 ) -> list[HookBase]:
     """What goes on around the iterations; each evaluation is put into `results`."""
     checkpointer.add_checkpointable("trainer", trainer)
@@ -340,8 +369,8 @@ def _build_hooks(
     if comm.is_main_process():
         if job.test_names:
             best = FocalNetCheckpointer(checkpointer.model, job.output_dir, tag_last=False, run=run)
-            train_hooks.append(BestCheckpointer(best, job.best_metric, resuming=resuming))
-        train_hooks.append(hooks.PeriodicCheckpointer(checkpointer, job.checkpoint_period, max_to_keep=job.max_to_keep))
+            train_hooks.append(BestCheckpointer(best, job.best_metric, resuming=start_iter > 0))
+        train_hooks.append(LastingCheckpointer(checkpointer, job.checkpoint_period, job.max_to_keep, start_iter))
         train_hooks.append(hooks.PeriodicWriter(default_writers(job.output_dir, job.max_iter), job.log_period))
     return train_hooks
 

@@ -18,6 +18,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from focalnet_backbone.system.files import whole_file
 from focalnet_backbone.system.interruption import Stopped, leave_interrupts_to_parent, stop_signals
 
 OUTDATED = "outdated_checkpoints"
@@ -86,7 +87,8 @@ class LastingCheckpointHook(CheckpointHook):
             self.out_dir, name, meta=meta, by_epoch=False, backend_args=self.backend_args, **options, **self.args
         )
         if is_main_process():
-            Path(runner.work_dir, "last_checkpoint").write_text(written, encoding="utf-8")
+            with whole_file(Path(runner.work_dir, "last_checkpoint")) as unfinished:
+                unfinished.write_text(written, encoding="utf-8")
 
     def _save_checkpoint_with_step(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         super()._save_checkpoint_with_step(runner, *args, **kwargs)

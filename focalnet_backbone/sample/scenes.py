@@ -10,7 +10,6 @@ import colorsys
 import functools
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+
+from focalnet_backbone.system.files import whole_folder
 
 THINGS = ("ball", "tile", "cone", "star")
 STUFF = ("photograph", "grass", "gravel", "brick")
@@ -63,18 +64,15 @@ def make_sample_dataset(root: str | Path, train: int = 400, val: int = 100, size
         ValueError: a number of images is below 1, or `size` below 64.
     """
     root = Path(root)
-    if root.exists():
+    if os.path.lexists(root):
         raise FileExistsError(f"{root} exists already; delete it or name another folder")
     if min(train, val) < 1:
         raise ValueError(f"train and val must be at least 1, got {train} and {val}")
     if size < 64:
         raise ValueError(f"size must be at least 64, got {size}")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
-        unfinished = Path(scratch) / root.name
+    with whole_folder(root) as unfinished:
         _write_split(unfinished, "training", train, size, seed)
         _write_split(unfinished, "validation", val, size, seed)
-        os.replace(unfinished, root)
     return root
 
 

@@ -90,6 +90,18 @@ def test_a_flat_yaml_is_the_cfg_node(tmp_path, monkeypatch):
     assert yaml.safe_load(cfg.dump()) == yaml.safe_load(expected.dump())
 
 
+def test_a_flat_config_is_written_over_an_older_one_but_not_over_a_file_of_the_users(tmp_path, monkeypatch, capsys):
+    (tmp_path / "own.py").write_text('default_scope = "mmseg"\nmodel = dict(type="EncoderDecoder")\n')
+    out = tmp_path / "mine.py"
+    assert [write(monkeypatch, tmp_path / "own.py", "--out", out) for _ in range(2)] == [0, 0]
+    out.write_text("mine\n")
+    assert write(monkeypatch, tmp_path / "own.py", "--out", out) == 2
+    assert "mine.py exists already" in capsys.readouterr().err
+    assert out.read_text() == "mine\n"
+    assert write(monkeypatch, tmp_path / "own.py", "--out", tmp_path / "own.py", "--force") == 2
+    assert write(monkeypatch, tmp_path / "own.py", "--out", out, "--force") == 0
+
+
 def test_a_flat_lazy_config_is_read_back_by_detectron2(tmp_path, monkeypatch):
     name = "detectron2/mask_rcnn_focalnet_tiny_lrf_1x.py"
     assert write(monkeypatch, name, "train.max_iter=7", "--out", tmp_path / "mine.yaml") == 0

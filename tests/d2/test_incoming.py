@@ -109,6 +109,35 @@ def test_yaml_that_is_no_config_is_named(tmp_path, text):
         load_yaml(tmp_path / "config.yaml")
 
 
+LAUGHS = "".join(f"L{i}: &l{i} [{', '.join([f'*l{i - 1}' if i else 'lol'] * 9)}]\n" for i in range(9))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (LAUGHS, "with its aliases written out"),
+        ("MODEL: &m {A: *m}\n", "contains itself"),
+        (f"MODEL: {'[' * 500}{']' * 500}\n", "nested more than"),
+        (f"MODEL: {'[' * 5000}{']' * 5000}\n", "nesting depth"),
+        (f"VERSION: 2\n#{'x' * (1 << 21)}\n", "larger than a config"),
+    ],
+)
+@pytest.mark.parametrize("name", ["direct.yaml", "by_base.yaml"])
+def test_yaml_that_would_take_all_memory_is_named_and_not_made(tmp_path, name, text, words):
+    (tmp_path / "direct.yaml").write_text(text)
+    (tmp_path / "by_base.yaml").write_text("_BASE_: direct.yaml\nSEED: 1\n")
+    with pytest.raises(ValueError, match=rf"\.yaml.* {words}"):
+        load_yaml(tmp_path / name)
+
+
+def test_aliases_of_a_config_are_as_ever(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        f"_BASE_: {TINY}\nSOLVER: {{STEPS: &s [3, 4]}}\nINPUT: {{MIN_SIZE_TRAIN: *s}}\n"
+    )
+    cfg = load_yaml(tmp_path / "config.yaml")
+    assert tuple(cfg.SOLVER.STEPS) == tuple(cfg.INPUT.MIN_SIZE_TRAIN) == (3, 4)
+
+
 def test_a_value_on_the_command_line_calls_nothing(tmp_path):
     call = f"!!python/object/apply:os.mkdir ['{tmp_path / 'code_was_run'}']"
     load_yaml(TINY, ["OUTPUT_DIR", call])

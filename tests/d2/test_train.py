@@ -10,15 +10,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from detectron2.engine import SimpleTrainer
+from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads import mask_head
 
 from focalnet_backbone.command import report, train_net
 from focalnet_backbone.command.train_net import job_from_arguments, make_parser, run_command
 from focalnet_backbone.data_check.report import Report
+from focalnet_backbone.detectron2 import FocalNetCheckpointer
 from focalnet_backbone.detectron2 import train as train_module
 from focalnet_backbone.detectron2.jobs import load_job
 from focalnet_backbone.detectron2.loader import SeededDataset
@@ -351,6 +354,25 @@ def test_a_twin_without_a_focalnet_trains_resumes_and_predicts(sample, tmp_path)
     image = sample / "images" / "validation" / "00001.jpg"
     predictor = Detectron2Predictor(config, tmp_path / "model_final.pth", device="cpu")
     assert predictor.predict(image, load_image(image).permute(1, 2, 0).numpy()).detections is not None
+
+
+def test_checkpoints_of_before_a_resume_count_among_those_to_keep(tmp_path, tiny_cfg):
+    checkpointer = FocalNetCheckpointer(build_model(tiny_cfg), str(tmp_path))
+    for iteration in (1, 3, 5):  # A kill came after the one of 5 was written, and before that of 1 was removed.
+        checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+    (tmp_path / "model_best.pth").write_bytes(b"")
+    hook = train_module.LastingCheckpointer(checkpointer, period=2, max_to_keep=2, start_iter=6)
+    hook.trainer = SimpleNamespace(iter=6, max_iter=20)
+    hook.before_train()
+    hook.after_step()
+    assert len(list(tmp_path.glob("model_0*.pth"))) == 3
+    hook.trainer.iter = 7
+    hook.after_step()
+    assert sorted(path.name for path in tmp_path.glob("model_*.pth")) == [
+        "model_0000005.pth",
+        "model_0000007.pth",
+        "model_best.pth",
+    ]
 
 
 def test_a_resumed_training_takes_what_the_config_says_now(sample, tmp_path, refused):

@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 
 from focalnet_backbone.sample import scenes
 from focalnet_backbone.sample.scenes import CATEGORIES, STUFF, THINGS, draw_scene, make_sample_dataset
+from focalnet_backbone.system.files import UNFINISHED
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +153,10 @@ def test_the_tool_writes_from_any_folder_and_says_a_users_error_in_one_line(run_
     (tmp_path / "there").mkdir()
     message = "make_sample_dataset.py: there exists already; delete it or name another folder\n"
     assert run_tool("make_sample_dataset.py", "there") == (2, "", message)
+
+
+def test_what_a_killed_making_left_is_removed_by_the_next(tmp_path):
+    left = tmp_path / f"{UNFINISHED}0123456789abcdef"
+    (left / "images").mkdir(parents=True)
+    make_sample_dataset(tmp_path / "data", train=1, val=1, size=64)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

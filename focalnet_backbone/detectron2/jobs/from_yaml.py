@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.solver import LRMultiplier, build_lr_scheduler, build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils.file_io import PathManager
+from fvcore.common.config import BASE_KEY
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -23,6 +26,9 @@ from focalnet_backbone.detectron2.config import add_focalnet_config
 from focalnet_backbone.detectron2.jobs.job import Job, first_line
 from focalnet_backbone.detectron2.loader import PhotosOnly, build_train_loader, detr_crop
 from focalnet_backbone.detectron2.own_datasets import evaluator_of, register_own
+from focalnet_backbone.system.yaml_text import LARGEST, check_yaml
+
+_TEXT = "tag:yaml.org,2002:str"
 
 
 class YamlJob(Job):
@@ -205,6 +211,7 @@ def load_yaml(config: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg()
     add_focalnet_config(cfg)
     try:
+        _check_files(str(config))
         cfg.merge_from_file(str(config), allow_unsafe=False)
     except yaml.constructor.ConstructorError as error:
         # The mark names the file, which may be a base of this one.
@@ -213,7 +220,7 @@ def load_yaml(config: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
             "value itself"
         ) from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{config} is not valid YAML: {error}") from error
+        raise ValueError(f"{config} is not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ValueError(f"{config} contains itself, maybe by its _BASE_") from error
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -226,3 +233,29 @@ def load_yaml(config: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
         except (AssertionError, KeyError, ValueError) as error:
             raise ValueError(f"override {key} {value}: {first_line(error)}") from error
     return cfg
+
+
+def _check_files(config: str) -> None:
+    """Raise `ValueError` if a YAML, or one of its bases, would take a reader's memory or stack."""
+    seen: set[str] = set()
+    while config not in seen:
+        seen.add(config)
+        with PathManager.open(config, "rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError(f"{config} is not read, as it is larger than a config can be ({LARGEST} bytes)")
+        text = content.decode("utf-8")
+        try:
+            check_yaml(text)
+        except ValueError as error:
+            raise ValueError(f"{config}: {error}") from error
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        pairs = root.value if isinstance(root, yaml.MappingNode) else []
+        node = next((value for key, value in pairs if key.value == BASE_KEY), None)
+        if node is None or node.tag != _TEXT:  # What is wrong with another one, fvcore says.
+            return
+        base = node.value
+        # As fvcore finds it.
+        base = os.path.expanduser(base) if base.startswith("~") else base
+        is_whole = base.startswith(("/", "https://", "http://"))
+        config = base if is_whole else os.path.join(os.path.dirname(config), base)
