@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import dump
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import METRICS, RUNNERS, init_default_scope
@@ -176,6 +178,7 @@ def build_test_runner(
 
     Raises:
         FileNotFoundError: the config, the dataset or the checkpoint is missing.
+        FileExistsError: there are files already where `out` or `show_dir` would write.
         ValueError: the config is wrong, or has not what an argument needs.
         CheckpointError: the checkpoint cannot be read, or does not fit the model.
     """
@@ -202,15 +205,43 @@ def build_test_runner(
         _turn_on_augmentation(cfg)
     # mmengine writes the config into the working folder: not over the one that training left there.
     cfg = Config(cfg.to_dict(), cfg_text=cfg.text, filename=f"test_{Path(config).name}")
-    claim([(Path(cfg.work_dir, cfg.filename), "the config")], [config], force=force)
+    outputs = [(Path(cfg.work_dir, cfg.filename), "the config")]
+    if out and dumps:
+        outputs.append((Path(out), "the predictions"))
+    claim(outputs, [config, checkpoint], force=force)
+    if show_dir and (scope != "mmdet" or os.path.isabs(show_dir)):  # Else mmdetection makes one in a new folder.
+        _check_folder(show_dir, force=force)
+    if out and not dumps:
+        _check_folder(out, force=force)
     runner = _build(cfg)
     model = runner.model
     while isinstance(model, BaseTTAModel) or is_model_wrapper(model):
         model = model.module
     check_fit(model, weights, checkpoint)
     if out and dumps:
-        runner.test_evaluator.metrics.append(METRICS.build({"type": _DUMPS[scope], "out_file_path": out}))
+        runner.test_evaluator.metrics.append(_dump_whole(METRICS.get(_DUMPS[scope]), out))
     return runner
+
+
+def _dump_whole(kind: type[BaseMetric], out: str) -> BaseMetric:
+    """A host's metric that writes predictions to a pickle, whole or not at all."""
+
+    class DumpWhole(kind):
+        def compute_metrics(self, results: list) -> dict:
+            with result_file(Path(self.out_file_path)) as unfinished:
+                dump(results, str(unfinished))
+            print_log(f"the predictions are in {self.out_file_path}", logger="current")
+            return {}
+
+    return DumpWhole(out_file_path=out)
+
+
+def _check_folder(folder: str, *, force: bool) -> None:
+    """Raise `OSError` unless a folder of pictures, which take the photos' names, is empty or can be made."""
+    check_writable(Path(folder, "a"))
+    # The host writes the pictures, and without a mark of ours: by name alone they could be a user's.
+    if not force and Path(folder).is_dir() and any(Path(folder).iterdir()):
+        raise FileExistsError(f"{folder} has files in it, which pictures may replace; name another or give --force")
 
 
 def _prepare(

@@ -86,6 +86,11 @@ def test_a_detector_trains_resumes_exactly_and_is_tested(config, tmp_path, capfd
     assert "bbox_mAP" in "".join(capfd.readouterr())
     assert len(pickle.loads((tmp_path / "found.pkl").read_bytes())) == 3
 
+    (tmp_path / "found.pkl").write_bytes(b"a user's")
+    assert test_tool.main([*arguments, "--out", str(tmp_path / "found.pkl"), *options]) == 2
+    assert "found.pkl exists already" in "".join(capfd.readouterr())
+    assert (tmp_path / "found.pkl").read_bytes() == b"a user's"
+
 
 def test_a_missing_coco_dataset_is_one_line_with_the_expected_layout(config, tmp_path, capfd):
     config.write_text(CONFIG.replace("ROOT", "nowhere"))

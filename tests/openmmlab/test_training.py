@@ -198,6 +198,11 @@ def test_test_tool_prints_the_iou_of_each_class_and_saves_predictions(trained, t
     assert np.asarray(Image.open(labels[0])).shape == (64, 64)
     assert len(list(tmp_path.rglob("painted/**/*.png"))) == 3
 
+    before = labels[0].read_bytes()
+    for flag in (flags[:2], flags[2:]):
+        assert "has files in it" in fail(capfd, [*arguments, *flag, "--cfg-options", *options], "test")
+    assert labels[0].read_bytes() == before
+
 
 def test_test_tool_merges_augmented_predictions(trained, tiny_options, tmp_path, capfd):
     arguments = [str(SAMPLE_CONFIG), str(trained.checkpoint), "--work-dir", str(tmp_path), "--tta"]
