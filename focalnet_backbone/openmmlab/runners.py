@@ -219,12 +219,14 @@ def build_test_runner(
         model = model.module
     check_fit(model, weights, checkpoint)
     if out and dumps:
-        runner.test_evaluator.metrics.append(_dump_whole(METRICS.get(_DUMPS[scope]), out))
+        runner.test_evaluator.metrics.append(_dump_whole(_DUMPS[scope], out))
     return runner
 
 
-def _dump_whole(kind: type[BaseMetric], out: str) -> BaseMetric:
+def _dump_whole(metric: str, out: str) -> BaseMetric:
     """A host's metric that writes predictions to a pickle, whole or not at all."""
+    with METRICS.switch_scope_and_registry(None) as metrics:
+        kind = metrics.get(metric)
 
     class DumpWhole(kind):
         def compute_metrics(self, results: list) -> dict:
