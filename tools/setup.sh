@@ -87,7 +87,7 @@ echo "[2/4] PyTorch (a download of up to 3 GB the first time)"
 run_pip -c "$wanted" torch torchvision
 
 echo "[3/4] This package, OpenMMLab, and what the tests compare with"
-extras=detectron2,openmmlab,mmpretrain,labels,shards,viz,export,serve,dev,docs
+extras=detectron2,openmmlab,mmpretrain,labels,ray,shards,viz,export,serve,dev,docs
 case " $missing " in *" mmcv-lite "*) extras+=,mmcv-lite ;; esac
 run_pip -c "$wanted" -e "$repo[$extras]"
 

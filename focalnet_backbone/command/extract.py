@@ -71,6 +71,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--shard-size", type=positive, default=1000, metavar="N", help="images a shard (%(default)s)")
     parser.add_argument("--column", metavar="NAME", help="the tables' column of images")
     parser.add_argument("--key-column", metavar="NAME", help="the tables' column that names the images")
+    parser.add_argument(
+        "--engine", choices=["process", "ray"], default="process", help="what does shards (%(default)s)"
+    )
+    parser.add_argument("--ray-workers", type=positive, metavar="N", help="of --engine ray (one a GPU, or a CPU)")
     parser.add_argument("--batch-size", type=int, default=8, help="images taken at once (%(default)s)")
     parser.add_argument(
         "--num-workers", type=int, default=0, help="processes (of shards: threads) that read images ahead (%(default)s)"
@@ -127,6 +131,8 @@ def _plan(args: argparse.Namespace, on_error: Callable[[Path, OSError], None]) -
         raise ValueError("--pool roi and --boxes go together")
     if args.plot and not to_files:
         raise ValueError("--plot draws files of images alone, no shards")
+    if args.engine == "ray" and (to_files or is_distributed()):
+        raise ValueError("--engine ray does shards, and by itself, not under torchrun")
     if to_files:
         outputs = plan_outputs(args.inputs, args.out, on_error=on_error)
         check_writable(Path(args.out, "a"))
@@ -160,9 +166,12 @@ def _plan(args: argparse.Namespace, on_error: Callable[[Path, OSError], None]) -
         threads=max(1, args.num_workers),
     )
     _announce(args, extractor, f"{len(shards)} shards")
-    return functools.partial(
-        extract_to_shards, extractor, job, shards, resume=args.resume, force=args.force, report=_report
-    )
+    options = {"resume": args.resume, "force": args.force, "report": _report}
+    if args.engine == "process":
+        return functools.partial(extract_to_shards, extractor, job, shards, **options)
+    from focalnet_backbone.features.ray_engine import extract_by_ray
+
+    return functools.partial(extract_by_ray, extractor, job, shards, workers=args.ray_workers, **options)
 
 
 def _make_extractor(args: argparse.Namespace) -> FeatureExtractor:

@@ -180,6 +180,16 @@ def done_before(job: ShardJob, store: Store, shard: Shard) -> dict[str, Any] | N
     return None
 
 
+def sum_before(job: ShardJob, shards: Sequence[Shard], todo: Sequence[Shard]) -> ShardSummary:
+    """What became of the shards that are not to be done, when they were."""
+    summary, store = ShardSummary(), Store(job.out)
+    left = {shard.name for shard in todo}
+    for shard in shards:
+        if shard.name not in left:
+            summary.add(_read_json(store, f"{MANIFESTS}/{shard.name}.json"), before=True)
+    return summary
+
+
 def extract_shards(
     extractor: FeatureExtractor,
     job: ShardJob,
@@ -266,13 +276,8 @@ def extract_to_shards(
         OSError: a shard cannot be written.
     """
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    summary = ShardSummary()
     todo = _prepare_all(job, shards, rank, ranks, resume=resume, force=force)
-    if rank == 0:
-        store, left = Store(job.out), {shard.name for shard in todo}
-        for shard in shards:
-            if shard.name not in left:
-                summary.add(_read_json(store, f"{MANIFESTS}/{shard.name}.json"), before=True)
+    summary = sum_before(job, shards, todo) if rank == 0 else ShardSummary()
     with tqdm(unit="image", desc="extracting", disable=rank != 0) as bar, stop_signals() as stop:
         done = extract_shards(
             extractor,

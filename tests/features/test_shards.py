@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import random
 import re
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 
 import fsspec
@@ -317,20 +315,48 @@ def test_the_tool_answers_wrong_arguments_in_one_line(tmp_path, monkeypatch, run
     assert re.match(f"extract_features.py: .*{message}", line)
 
 
-def test_a_killed_run_leaves_whole_shards_and_is_resumed_to_the_same_bytes(tmp_path, run_tool):
-    write_tars(tmp_path / "tars", shards=12, photos=8)
-    tool = [tmp_path / "tars", *SMALL, "--out"]
-    command = [sys.executable, "-m", "focalnet_backbone", "extract", *tool, tmp_path / "out.wds"]
-    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    manifests = tmp_path / "out.wds" / "_manifests"
-    while not manifests.is_dir() or len(list(manifests.glob("[!.]*"))) < 2:
-        time.sleep(0.005)
-        assert killed.poll() is None
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert 0 < len(FeatureDataset(tmp_path / "out.wds")) < 96
-    assert run_tool("extract_features.py", *tool, tmp_path / "out.wds", "--resume")[0] == 0
-    assert run_tool("extract_features.py", *tool, tmp_path / "whole.wds")[0] == 0
-    found = content_below(tmp_path / "out.wds")
-    assert found == content_below(tmp_path / "whole.wds")
-    assert len(found) == 13
+KILLS = 8
+
+
+def extract_for_ever(tars: Path, out: Path) -> None:
+    """What a process does until it is killed or done."""
+    torch.set_num_threads(1)
+    run(small_extractor(), find_shards([str(tars)]), out, resume=out.exists())
+
+
+def test_killed_runs_leave_whole_shards_and_are_resumed_to_the_same_bytes(tmp_path):
+    """Killed at any moment, again and again; what is done is not done again, and all is as if nothing had been."""
+    write_tars(tmp_path / "tars", shards=40, photos=12)
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["tests.features.shard_inputs"])
+    moments = random.Random(0)
+    whole, out = tmp_path / "whole.wds", tmp_path / "out.wds"
+
+    def start(folder: Path) -> multiprocessing.Process:
+        process = server.Process(target=extract_for_ever, args=(tmp_path / "tars", folder))
+        process.start()
+        return process
+
+    first = start(whole)
+    first.join()
+    assert first.exitcode == 0
+    want, kills, progress = content_below(whole), 0, []
+    while kills < KILLS:
+        process = start(out)
+        process.join(moments.uniform(0.1, 1.5))
+        kills += process.exitcode is None
+        process.kill()
+        process.join()
+        found = content_below(out)
+        names = [name for name in found if ".unfinished-" not in name]
+        assert all(found[name] == want[name] for name in names)
+        manifests = {path.name for path in (out / "_manifests").glob("[!.]*.json")}
+        assert manifests <= {f"{name.removesuffix('.tar')}.json" for name in names}
+        progress.append(len(manifests))
+        if len(manifests) == 40:
+            shutil.rmtree(out)
+    assert any(0 < done < 40 for done in progress)
+    last = start(out)
+    last.join()
+    assert content_below(out) == want
+    print(f"{kills} kills; shards whole after each: {progress}")
