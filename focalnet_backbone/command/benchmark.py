@@ -4,6 +4,7 @@
     focalnet benchmark focalnet_tiny_lrf focalnet_base_lrf --size 512 800x1280 --batch-size 1 2 \\
         --measure forward training memory --json speed.json --plot speed.png
     focalnet benchmark focalnet_tiny_lrf --scaling 256 512 1024 2048
+    focalnet benchmark extract --help
 
 The implementations take turns within one process. Of the times, the median is printed, and the ratio to ours with its
 quartiles over the rounds. The floor is the time of the convolutions and matrix products alone, each by its fastest
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from focalnet_backbone.benchmark import (
 )
 from focalnet_backbone.benchmark.cases import MEASURES
 from focalnet_backbone.benchmark.contenders import missing_peers
+from focalnet_backbone.command import _benchmark_extract
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.system.command_line import fail, parse, program
 from focalnet_backbone.system.devices import choose_device
@@ -143,6 +146,8 @@ def add_case(report: dict[str, Any], result: dict[str, Any]) -> None:
 @program("benchmark.py")
 def main() -> int:
     """Run the command line; returns its exit status."""
+    if sys.argv[1:2] == ["extract"]:
+        return _benchmark_extract.main(sys.argv[2:])
     args = parse(make_parser())
     try:
         if not args.variants and not args.read:

@@ -41,6 +41,7 @@ class FeatureDataset(Dataset):
 
     Attributes:
         layout: what a row holds: the maps' channels and strides, how they are pooled, their type.
+        settings: the variant, the weights and what else the command line was given that features depend on.
 
     Raises:
         FileNotFoundError: there are no features.
@@ -48,7 +49,7 @@ class FeatureDataset(Dataset):
     """
 
     def __init__(self, address: str | Path) -> None:
-        self.layout, self._store, self._shards = _look_up(address)
+        self.layout, self.settings, self._store, self._shards = _look_up(address)
         self._ends = list(itertools.accumulate(shard["rows"] for shard in self._shards))
         self._open: OrderedDict[int, tuple[contextlib.ExitStack, Any]] = OrderedDict()
 
@@ -104,7 +105,7 @@ class FeatureStream(IterableDataset):
     """
 
     def __init__(self, address: str | Path) -> None:
-        self.layout, self._store, self._shards = _look_up(address)
+        self.layout, self.settings, self._store, self._shards = _look_up(address)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -117,8 +118,8 @@ class FeatureStream(IterableDataset):
                     yield rows[index]
 
 
-def _look_up(address: str | Path) -> tuple[Layout, Store, list[dict[str, Any]]]:
-    """What the rows hold, where they are, and the shards' manifests."""
+def _look_up(address: str | Path) -> tuple[Layout, dict[str, Any], Store, list[dict[str, Any]]]:
+    """What the rows hold, what they were made with, where they are, and the shards' manifests."""
     store = Store(address)
     content = store.read(DESCRIPTION)
     if content is None:
@@ -130,7 +131,8 @@ def _look_up(address: str | Path) -> tuple[Layout, Store, list[dict[str, Any]]]:
         layout = Layout(**{name: found[name] for name in Layout.__dataclass_fields__})
         names = [name for name in store.names(MANIFESTS) if name.endswith(".json")]
         shards = [json.loads(store.read(f"{MANIFESTS}/{name}") or b"") for name in names]
-        return layout, store, [{"file": shard["file"], "rows": int(shard["rows"])} for shard in shards]
+        shards = [{"file": shard["file"], "rows": int(shard["rows"])} for shard in shards]
+        return layout, dict(found["settings"]), store, shards
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{address} holds damaged features: {error!r}") from None
 

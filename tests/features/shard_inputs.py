@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from focalnet_backbone import FeatureExtractor, FocalNet
 from focalnet_backbone.features.pooling import Boxes
 from focalnet_backbone.features.shards import ShardJob, extract_to_shards, make_layout, new_job
-from focalnet_backbone.features.sources import Shard
+from focalnet_backbone.features.sources import Shard, find_shards
 
 CAT = skimage.data.chelsea()
 
@@ -85,3 +86,11 @@ def content_below(folder: Path) -> dict[str, bytes]:
     """Every file below a folder that is no manifest."""
     files = (path for path in folder.rglob("*") if path.is_file() and "_manifests" not in path.parts)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def extract_alone(tars: Path, out: Path, begun: Event) -> None:
+    """What a process does until it is killed or done."""
+    torch.set_num_threads(1)
+    extractor = small_extractor()
+    begun.set()
+    run(extractor, find_shards([str(tars)]), out, resume=out.exists())

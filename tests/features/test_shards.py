@@ -7,6 +7,7 @@ import multiprocessing
 import random
 import re
 import shutil
+import time
 from pathlib import Path
 
 import fsspec
@@ -25,6 +26,7 @@ from focalnet_backbone.features.pooling import Boxes
 from focalnet_backbone.features.sources import find_shards
 from tests.features.shard_inputs import (
     content_below,
+    extract_alone,
     photo_bytes,
     photo_pixels,
     run,
@@ -318,12 +320,6 @@ def test_the_tool_answers_wrong_arguments_in_one_line(tmp_path, monkeypatch, run
 KILLS = 8
 
 
-def extract_for_ever(tars: Path, out: Path) -> None:
-    """What a process does until it is killed or done."""
-    torch.set_num_threads(1)
-    run(small_extractor(), find_shards([str(tars)]), out, resume=out.exists())
-
-
 def test_killed_runs_leave_whole_shards_and_are_resumed_to_the_same_bytes(tmp_path):
     """Killed at any moment, again and again; what is done is not done again, and all is as if nothing had been."""
     write_tars(tmp_path / "tars", shards=40, photos=12)
@@ -333,22 +329,25 @@ def test_killed_runs_leave_whole_shards_and_are_resumed_to_the_same_bytes(tmp_pa
     whole, out = tmp_path / "whole.wds", tmp_path / "out.wds"
 
     def start(folder: Path) -> multiprocessing.Process:
-        process = server.Process(target=extract_for_ever, args=(tmp_path / "tars", folder))
+        begun = server.Event()
+        process = server.Process(target=extract_alone, args=(tmp_path / "tars", folder, begun))
         process.start()
+        assert begun.wait(60)
         return process
 
-    first = start(whole)
+    first, began = start(whole), time.monotonic()
     first.join()
+    usual = time.monotonic() - began
     assert first.exitcode == 0
     want, kills, progress = content_below(whole), 0, []
     while kills < KILLS:
         process = start(out)
-        process.join(moments.uniform(0.1, 1.5))
+        process.join(moments.uniform(0, usual))
         kills += process.exitcode is None
         process.kill()
         process.join()
         found = content_below(out)
-        names = [name for name in found if ".unfinished-" not in name]
+        names = [name for name in found if not name.startswith(".unfinished-")]
         assert all(found[name] == want[name] for name in names)
         manifests = {path.name for path in (out / "_manifests").glob("[!.]*.json")}
         assert manifests <= {f"{name.removesuffix('.tar')}.json" for name in names}
