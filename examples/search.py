@@ -21,7 +21,6 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,8 +38,8 @@ from focalnet_backbone.system.outputs import claim, result_file
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222 }
 section { border-top: 1px solid #ddd; padding: 1rem 0; display: flex; gap: .8rem; flex-wrap: wrap }
-figure { margin: 0; width: 8.5rem } figure.query { margin-right: 1.2rem }
-img { width: 8rem; height: 8rem; object-fit: contain; background: #f3f3f3; border: 2px solid transparent }
+figure { margin: 0; width: 7.4rem } figure.query { margin-right: 1.2rem }
+img { width: 7.2rem; height: 7.2rem; object-fit: contain; background: #f3f3f3; border: 2px solid transparent }
 .query img { border-color: #00796b } figcaption { font-size: .8rem; overflow-wrap: anywhere }
 """
 
@@ -84,8 +83,8 @@ def describe(features: FeatureDataset, picture: str, box: list[float] | None, st
     return pool_boxes(maps, extractor.model.strides, [place])[stage].cpu().numpy()
 
 
-def search(args: argparse.Namespace) -> tuple[list[str], float | None]:
-    """The page's sections, and the share of neighbours that are of their query's category, of rows with one."""
+def search(args: argparse.Namespace) -> list[str]:
+    """The page's sections, one a query."""
     features = FeatureDataset(args.features)
     if not len(features):
         raise ValueError(f"{args.features} holds no features")
@@ -115,16 +114,7 @@ def search(args: argparse.Namespace) -> tuple[list[str], float | None]:
         photo = Image.fromarray(to_rgb(args.picture).permute(1, 2, 0).numpy())
         query = draw(photo, args.box, Path(args.picture).name, "query")
         sections.append("".join([query, *neighbours(describe(features, args.picture, args.box, stage))]))
-    return sections, agreement(features, index, vectors) if features.layout.pool == "roi" else None
-
-
-def agreement(features: FeatureDataset, index: Any, vectors: np.ndarray) -> float:
-    """The share of rows whose nearest other row is of their category."""
-    categories = np.array([row["category_id"] for row in features])
-    nearest = index.kneighbors(vectors, return_distance=False)
-    own = np.arange(len(vectors))
-    other = np.where(nearest[:, 0] == own, nearest[:, min(1, nearest.shape[1] - 1)], nearest[:, 0])
-    return float((categories[other] == categories).mean())
+    return sections
 
 
 @program("search.py")
@@ -146,15 +136,13 @@ def main() -> int:
         if not args.row and not args.picture:
             raise ValueError("--row or --picture says what to search by")
         claim([(args.out, "the page")], force=args.force)
-        sections, agreeing = search(args)
+        sections = search(args)
     except (OSError, KeyError, TypeError, ValueError) as error:
         return fail("search.py", error)
     body = "".join(f"<section>{section}</section>" for section in sections)
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>Nearest neighbours</title><style>{STYLE}</style>"
     with result_file(args.out) as unfinished:
         unfinished.write_text(f"{page}<h1>Nearest neighbours</h1>{body}</html>", encoding="utf-8")
-    if agreeing is not None:
-        print(f"the nearest region is of the same category for {agreeing:.0%} of the regions")
     print(f"wrote {args.out}")
     return 0
 

@@ -99,6 +99,14 @@ RULES = [
     Rule("focalnet report outputs/mask_rcnn *", "a trained model", "no folder outputs/mask_rcnn"),
     # pyramids.md
     Rule("python tools/extract_features.py photos *", add="--max-size 96"),
+    # shards.md
+    Rule("focalnet extract photos *", add="--max-size 64"),
+    Rule("focalnet extract 's3://*", needs="a bucket; tests/features reads and writes an address in memory"),
+    Rule(
+        "focalnet benchmark extract *",
+        needs="quiet minutes; tests/benchmark/test_extraction.py runs it on a few photos",
+    ),
+    Rule("focalnet extract data/sample/*", add="--variant focalnet_tiny_srf --max-size 64"),
     # compare.md
     Rule("focalnet receptive-field *", add="--size 32 --images 1 --channels 1"),
     Rule("focalnet race *", needs="hours; tests/openmmlab/test_race.py runs it on small networks"),

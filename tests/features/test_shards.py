@@ -317,7 +317,7 @@ def test_the_tool_answers_wrong_arguments_in_one_line(tmp_path, monkeypatch, run
     assert re.match(f"extract_features.py: .*{message}", line)
 
 
-KILLS = 8
+KILLS = 6
 
 
 def test_killed_runs_leave_whole_shards_and_are_resumed_to_the_same_bytes(tmp_path):
