@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from focalnet_backbone.features.extractor import FeatureExtractor
-from focalnet_backbone.features.shards import ShardJob, ShardSummary, done_before, extract_shards, prepare, sum_before
+from focalnet_backbone.features.shards import ShardJob, ShardSummary, done_before, extract_shards, prepare
 from focalnet_backbone.features.sources import Shard
 from focalnet_backbone.features.store import Store
 from focalnet_backbone.system.command_line import printable
@@ -53,8 +53,7 @@ def extract_by_ray(
         Stopped: SIGINT or SIGTERM came; all that is written is whole.
         OSError: a shard cannot be written, or Ray failed.
     """
-    todo = prepare(job, shards, resume=resume, force=force)
-    summary = sum_before(job, shards, todo)
+    todo, summary = prepare(job, shards, resume=resume, force=force)
     if not todo:
         return summary
     with _cluster() as ray, tqdm(unit="image", desc="extracting") as bar, stop_signals() as stop:
@@ -66,6 +65,7 @@ def extract_by_ray(
                     seen.add(manifest["name"])
                     summary.add(manifest)
                     bar.update(manifest["images"])
+                    bar.set_postfix_str(f"{len(seen)} of {len(todo)} shards")
                     for key, reason in manifest["failed"]:
                         report(f"skipped: {manifest['name']}, {key}: {reason}" if key else f"skipped: {reason}")
                 if stop:

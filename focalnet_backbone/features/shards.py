@@ -135,14 +135,19 @@ def make_layout(extractor: FeatureExtractor, out: str, *, pool: str = "none", dt
     return Layout(kind, pool, dict(model.channels), dict(model.strides), dtype)
 
 
-def prepare(job: ShardJob, shards: Sequence[Shard], *, resume: bool = False, force: bool = False) -> list[Shard]:
-    """Make the output ready, and return the shards that are to be done. For one process, before the others begin.
+def prepare(
+    job: ShardJob, shards: Sequence[Shard], *, resume: bool = False, force: bool = False
+) -> tuple[list[Shard], ShardSummary]:
+    """Make the output ready. For one process, before the others begin.
 
     Args:
         job: what is to be done.
         shards: all of them.
         resume: go on with what an earlier run left.
         force: begin anew, over whatever is there.
+
+    Returns:
+        the shards that are to be done, and what became of the others when they were.
 
     Raises:
         FileExistsError: there is something that this package did not write, or features, and neither `resume` nor
@@ -169,7 +174,14 @@ def prepare(job: ShardJob, shards: Sequence[Shard], *, resume: bool = False, for
         if job.layout.kind == "zarr":  # So that the whole is a group that zarr opens.
             store.write("zarr.json", json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode())
         store.write(DESCRIPTION, json.dumps(job.description(), indent=1).encode())
-    return [shard for shard in shards if done_before(job, store, shard) is None]
+    todo, summary = [], ShardSummary()
+    with ThreadPoolExecutor(16) as pool:  # At an address, each answer takes its time.
+        for shard, manifest in zip(shards, pool.map(lambda shard: done_before(job, store, shard), shards), strict=True):
+            if manifest is None:
+                todo.append(shard)
+            else:
+                summary.add(manifest, before=True)
+    return todo, summary
 
 
 def done_before(job: ShardJob, store: Store, shard: Shard) -> dict[str, Any] | None:
@@ -178,16 +190,6 @@ def done_before(job: ShardJob, store: Store, shard: Shard) -> dict[str, Any] | N
     if manifest and manifest["stamp"] == shard.stamp() and manifest["bytes"] == store.size(manifest["file"]):
         return manifest
     return None
-
-
-def sum_before(job: ShardJob, shards: Sequence[Shard], todo: Sequence[Shard]) -> ShardSummary:
-    """What became of the shards that are not to be done, when they were."""
-    summary, store = ShardSummary(), Store(job.out)
-    left = {shard.name for shard in todo}
-    for shard in shards:
-        if shard.name not in left:
-            summary.add(_read_json(store, f"{MANIFESTS}/{shard.name}.json"), before=True)
-    return summary
 
 
 def extract_shards(
@@ -276,26 +278,27 @@ def extract_to_shards(
         OSError: a shard cannot be written.
     """
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    todo = _prepare_all(job, shards, rank, ranks, resume=resume, force=force)
-    summary = sum_before(job, shards, todo) if rank == 0 else ShardSummary()
+    todo, summary = _prepare_all(job, shards, rank, ranks, resume=resume, force=force)
+    todo = todo[rank::ranks]
     with tqdm(unit="image", desc="extracting", disable=rank != 0) as bar, stop_signals() as stop:
         done = extract_shards(
             extractor,
             job,
-            todo[rank::ranks],
+            todo,
             on_failure=lambda line: report(f"skipped: {line}"),
             on_image=bar.update,
             stop=stop,
         )
-        for manifest in done:
+        for number, manifest in enumerate(done, 1):
             summary.add(manifest)
+            bar.set_postfix_str(f"{number} of {len(todo)} shards")
     return _sum_over_ranks(summary, ranks) if ranks > 1 else summary
 
 
 def _prepare_all(
     job: ShardJob, shards: Sequence[Shard], rank: int, ranks: int, *, resume: bool, force: bool
-) -> list[Shard]:
-    """What `prepare` says to rank 0, for all ranks; also its error."""
+) -> tuple[list[Shard], ShardSummary]:
+    """What `prepare` says to rank 0, for all ranks, also its error; the others count nothing as done before."""
     answer: list[Any] = [None]
     if rank == 0:
         try:
@@ -308,7 +311,8 @@ def _prepare_all(
         dist.broadcast_object_list(answer)
     if isinstance(answer[0], Exception):
         raise answer[0]
-    return answer[0]
+    todo, summary = answer[0]
+    return todo, summary if rank == 0 else ShardSummary()
 
 
 def _sum_over_ranks(summary: ShardSummary, ranks: int) -> ShardSummary:
@@ -428,8 +432,8 @@ class _Output:
         if self._sink is not None:
             with contextlib.suppress(Exception):
                 self._sink.close()
-        stop = Stopped(2)
-        self._stack.__exit__(Stopped, stop, None)
+        given_up = RuntimeError("given up")
+        self._stack.__exit__(RuntimeError, given_up, None)
 
     def _open(self) -> None:
         if self._sink is None:

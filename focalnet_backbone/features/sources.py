@@ -288,6 +288,7 @@ def _expand(entry: str) -> list[str]:
                 found += [system.unstrip_protocol(match) for match in sorted(system.glob(place))]
         if not found:
             raise FileNotFoundError(f"there is nothing at {entry}")
+        _state(found[0])  # One that does not answer is to be known now.
         return found
     if os.path.lexists(entry) or not entry.endswith((*TAR_SUFFIXES, ".parquet", *LIST_SUFFIXES)):
         return [entry]
@@ -337,10 +338,11 @@ def _kinds(folder: str) -> dict[str, list[str]]:
 def _is_folder(path: str) -> bool:
     if not is_address(path):
         return os.path.isdir(path)
+    if path.lower().endswith((*TAR_SUFFIXES, ".parquet", *LIST_SUFFIXES, *IMAGE_SUFFIXES)):
+        return False  # Asking a web server means reading it.
     with reaching(path):
         system, place = _filesystem(path)
-        # Asking a web server whether a file is a folder means reading it.
-        return not PurePosixPath(place).suffix and system.isdir(place)
+        return system.isdir(place)
 
 
 def _members(folder: str) -> list[str]:
