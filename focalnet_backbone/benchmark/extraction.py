@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
-import resource
 import socket
 import tarfile
 import tempfile
@@ -20,6 +19,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
+from focalnet_backbone.benchmark.memory import peak_bytes
 from focalnet_backbone.create import create_backbone
 from focalnet_backbone.features.extractor import FeatureExtractor
 from focalnet_backbone.features.shards import extract_to_shards, make_layout, new_job
@@ -63,7 +63,8 @@ def measure_extraction(case: ExtractionCase, threads: int | None = None) -> dict
 
     Returns:
         the case, `seconds` from the first shard to the last manifest, `images_per_second`, `network_share` (time that
-        the network took, of that), and `peak_bytes` of the largest process.
+        the network took, of that), and `peak_bytes` of the process that takes most beyond the program and the network
+        (None where the system cannot tell).
     """
     threads = threads or max(1, (os.cpu_count() or 1) // case.processes)
     spawn = multiprocessing.get_context("spawn")
@@ -91,7 +92,7 @@ def measure_extraction(case: ExtractionCase, threads: int | None = None) -> dict
         "seconds": seconds,
         "images_per_second": case.images / seconds,
         "network_share": found[0]["network_seconds"] / case.processes / seconds,
-        "peak_bytes": max(answer["peak_bytes"] for answer in found),
+        "peak_bytes": max(answer["peak_bytes"] or 0 for answer in found) or None,
     }
 
 
@@ -118,13 +119,13 @@ def write_tars(folder: Path, case: ExtractionCase) -> None:
 
 def format_extraction(results: Sequence[dict[str, Any]]) -> str:
     """The measurements as a table in Markdown."""
-    head = "| network | photos | processes | threads each | seconds | images/s | network's share | peak memory |"
+    head = "| network | photos | processes | threads each | seconds | images/s | network's share | memory taken |"
     lines = [head, "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for result in results:
         lines.append(
             f"| {result['model']} | {result['images']} of {result['size']} px | {result['processes']} | "
             f"{result['threads']} | {result['seconds']:.1f} | {result['images_per_second']:.0f} | "
-            f"{result['network_share']:.2f} | {result['peak_bytes'] / 2**20:.0f} MB |"
+            f"{result['network_share']:.2f} | {(result['peak_bytes'] or 0) / 2**20:.0f} MB |"
         )
     return "\n".join(lines)
 
@@ -146,10 +147,16 @@ def _extract(
     out = str(Path(folder, "out.parquet"))
     shards = find_shards([str(Path(folder, "in"))])
     job = new_job(extractor, out, make_layout(extractor, out, pool="gap"), batch_size=case.batch_size)
-    start = time.perf_counter()
-    summary = extract_to_shards(extractor, job, shards)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    answer({"seconds": seconds, "network_seconds": summary.network_seconds, "peak_bytes": peak})
+    found: dict[str, Any] = {}
+
+    def extract() -> None:
+        start = time.perf_counter()
+        found["network_seconds"] = extract_to_shards(extractor, job, shards).network_seconds
+        found["seconds"] = time.perf_counter() - start
+
+    found["peak_bytes"] = peak_bytes(extract, torch.device("cpu"))
+    if not found.get("seconds"):  # The system cannot tell of memory, and nothing was run.
+        extract()
+    answer(found)
     if case.processes > 1:
         dist.destroy_process_group()

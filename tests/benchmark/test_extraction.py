@@ -13,7 +13,7 @@ def test_a_few_photos_are_measured(tmp_path, run_tool):
     assert "| small | 12 of 32 px | 1 |" in output
     assert case["images_per_second"] == 12 / case["seconds"]
     assert 0 < case["network_share"] < 1
-    assert 50e6 < case["peak_bytes"] < 8e9
+    assert 0 < case["peak_bytes"] < 1e9
 
 
 def test_wrong_arguments_are_one_line(tmp_path, run_tool):
