@@ -79,7 +79,7 @@ def complete(*words: str) -> list[str]:
 
 
 def test_a_shell_completes_subcommands_flags_and_configs():
-    assert complete("focalnet", "ex") == ["explore", "extract"]
+    assert complete("focalnet", "ex") == ["explore", "export", "extract"]
     assert complete("focalnet", "train", "mmseg/upernet_focalnet_sam") == ["mmseg/upernet_focalnet_sample.py"]
     assert "--work-dir" in complete("focalnet", "train", "--w")
     assert complete("focalnet", "extract", "photos/") == []  # Files, then.
