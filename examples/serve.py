@@ -1,8 +1,8 @@
 """Serve a model that `focalnet export --to onnx` wrote, over HTTP.
 
     pip install fastapi uvicorn onnxruntime numpy Pillow
-    python examples/serve.py classifier.onnx --port 8000
-    curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
+    python examples/serve.py upernet.onnx --port 8000
+    curl --data-binary @photo.jpg http://127.0.0.1:8000/predict --output labels.png
 
 FastAPI with uvicorn, since the work is one function behind one address: limits and answers are plain to see here, and
 both are what most who deploy already run. LitServe stands on the same two and adds processes and its own batching, for

@@ -2,9 +2,10 @@
 
     focalnet export focalnet_tiny_lrf --to onnx --out classifier.onnx
     focalnet export focalnet_tiny_lrf --backbone --to onnx --out backbone.onnx
-    focalnet classify photo.jpg --weights classifier.onnx
+    focalnet export upernet_focalnet_sample.py outputs/upernet/iter_1200.pth --to onnx --out upernet.onnx
+    focalnet predict upernet.onnx photo.jpg --out predictions
 
-A classifier takes photos, uint8 RGB (N, H, W, 3), of any size, resizes and normalises them itself; a backbone
+A model with a head takes photos, uint8 RGB (N, H, W, 3), of any size, resizes and normalises them itself; a backbone
 takes normalised floats (N, 3, H, W). --photo and --tensor ask for the one or the other. Beside the file come its report
 and, for ONNX, an example that needs onnxruntime, numpy and Pillow alone.
 The exit status is 0 if the file was written, 2 if it cannot be or does not give what the model gives.
@@ -33,9 +34,9 @@ def make_parser() -> argparse.ArgumentParser:
         prog=TOOL, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "source", metavar="SOURCE", help="a variant, a classifier's folder, or with --backbone any checkpoint"
+        "source", metavar="SOURCE", help="a config, a variant, a checkpoint of a backbone, or a classifier's folder"
     )
-    parser.add_argument("weights", nargs="?", metavar="WEIGHTS", help="checkpoint of a variant")
+    parser.add_argument("weights", nargs="?", metavar="WEIGHTS", help="checkpoint of a config's model, or of a variant")
     parser.add_argument("--to", required=True, choices=SUFFIXES, help="format of the file")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument(

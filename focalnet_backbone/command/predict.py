@@ -1,10 +1,12 @@
 """Run a trained detector or segmenter on photos, and write what it finds: the same files for every framework.
 
     focalnet predict upernet_focalnet_sample.py outputs/upernet/iter_1200.pth photo.jpg photos/ --out predictions
+    focalnet predict upernet.onnx photo.jpg photos/ --out predictions
 
 A detector's objects go into predictions.json (COCO's results format: boxes, masks, scores, the dataset's category ids),
 a segmenter's class of each pixel into NAME.png, and a picture of either into NAME_overlay.png. The config decides the
-framework: YAML or a LazyConfig is detectron2's, a config of mmengine is mmdetection's or mmsegmentation's.
+framework: YAML or a LazyConfig is detectron2's, a config of mmengine is mmdetection's or mmsegmentation's. An ONNX file
+of `focalnet export` is run by onnxruntime.
 The exit status is 0 if every photo was read, 1 if some were not (each is named), 2 for wrong arguments.
 """
 
@@ -25,8 +27,12 @@ from focalnet_backbone.system.command_line import fail, parse, program
 TOOL = "predict.py"
 
 
-def open_predictor(config: Path, weights: str, device: str | None = None) -> Predictor:
-    """The model of a config of any framework. Raises what the framework's predictor raises."""
+def open_predictor(config: Path, weights: str | None, device: str | None = None) -> Predictor:
+    """The model of a config of any framework, or of an ONNX file. Raises what the predictor raises."""
+    if weights is None:
+        from focalnet_backbone.export.run import OnnxPredictor
+
+        return OnnxPredictor(config)
     config = open_config(config)
     if is_mmengine(config):
         from focalnet_backbone.openmmlab.predict import OpenMMLabPredictor
@@ -41,9 +47,12 @@ def make_parser() -> argparse.ArgumentParser:
     """The arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "config", type=Path, metavar="CONFIG", help="config of the model: a file, or a name of `focalnet list configs`"
+        "config",
+        type=Path,
+        metavar="CONFIG",
+        help="config of the model: a file, or a name of `focalnet list configs`; or an ONNX file",
     )
-    parser.add_argument("weights", metavar="WEIGHTS", help="checkpoint of the whole model")
+    parser.add_argument("weights", nargs="?", metavar="WEIGHTS", help="checkpoint of the whole model; none for ONNX")
     parser.add_argument("images", nargs="+", metavar="INPUT", help="image files, folders or globs")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
     parser.add_argument(
@@ -61,9 +70,15 @@ def make_parser() -> argparse.ArgumentParser:
 @program(TOOL)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit status."""
-    args = parse(make_parser(), arguments)
+    parser = make_parser()
+    args = parse(parser, arguments)
+    if args.config.suffix == ".onnx":
+        args.images, args.weights = [*filter(None, [args.weights]), *args.images], None
+    elif args.weights is None:
+        parser.error("the following arguments are required: WEIGHTS, INPUT")
     try:
-        args.config = open_config(args.config)
+        if args.weights is not None:
+            args.config = open_config(args.config)
         plan = PredictionPlan.make(args.images, args.out, overlay=args.overlay)
         predictor = open_predictor(args.config, args.weights, args.device)
         summary = predict_to_files(

@@ -1,4 +1,4 @@
-"""Exported models on photos, by onnxruntime: what the model says that they were made of."""
+"""Exported models on photos, by onnxruntime: the same outputs as those of the frameworks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from focalnet_backbone.export.formats import METADATA, open_session
 from focalnet_backbone.export.sources import INPUT
+from focalnet_backbone.features.predictions import Prediction, Predictor, paint_labels
 
 
 class _OnPhotos:
@@ -34,6 +36,32 @@ class _OnPhotos:
             only = "x".join(map(str, self.fixed))
             raise ValueError(f"{path} is {height}x{width}, but the model takes {only} alone")
         return self.session.run([output], {INPUT: np.ascontiguousarray(image)[None]})[0][0]
+
+
+class OnnxPredictor(Predictor):
+    """A segmenter that `focalnet export` wrote.
+
+    Args:
+        path: the ONNX file.
+
+    Raises:
+        ValueError: it is none, was written by another program, is no segmenter, or takes no photos.
+    """
+
+    detects = False
+    labels_pixels = True
+
+    def __init__(self, path: str | Path) -> None:
+        self.model = _OnPhotos(path, "segmentation")
+
+    def predict(self, path: Path, image: np.ndarray) -> Prediction:
+        """What there is in an image, RGB, uint8 `(H, W, 3)`. Raises `ValueError` if the file takes another size."""
+        kind = np.uint8 if len(self.model.told["classes"]) <= 255 else np.uint16
+        return Prediction(labels=self.model.run(path, image, "labels").astype(kind))
+
+    def draw(self, image: np.ndarray, prediction: Prediction, score: float) -> Image.Image:
+        """The classes of pixels upon an image, with a legend."""
+        return paint_labels(image, prediction.labels, self.model.told["classes"], self.model.told["palette"])
 
 
 class OnnxClassifier:

@@ -11,8 +11,8 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 
-def main(model, photo):
-    """Print what the model says of a photo."""
+def main(model, photo, result=None):
+    """Print what the model says of a photo; of a segmenter, write the class of each pixel as colours."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     told = json.loads(session.get_modelmeta().custom_metadata_map["focalnet"])
     images = np.asarray(ImageOps.exif_transpose(Image.open(photo)).convert("RGB"))[None]
@@ -26,6 +26,11 @@ def main(model, photo):
         probabilities /= probabilities.sum()
         for index in np.argsort(-probabilities)[:5]:
             print(f"{probabilities[index]:6.1%}  {told['classes'][index]}")
+    elif told["task"] == "segmentation":
+        labels = outputs["labels"][0]
+        for index in np.unique(labels):
+            print(f"{(labels == index).mean():6.1%}  {told['classes'][index]}")
+        Image.fromarray(np.uint8(told["palette"])[labels]).save(result or "result.png")
     else:
         for name, found in outputs.items():
             print(name, *found.shape)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from focalnet_backbone import __version__
-from focalnet_backbone.configs import SUFFIXES, list_configs
+from focalnet_backbone.configs import SUFFIXES, is_mmengine, list_configs, open_config
 from focalnet_backbone.create import build_backbone, create_backbone
 from focalnet_backbone.features.images import IMAGENET_MEAN, IMAGENET_STD
 from focalnet_backbone.features.preparation import Preparation, PreparePhotos
@@ -31,7 +31,7 @@ class Exportable:
     Attributes:
         module: maps the input to a tuple of tensors, in eval mode.
         outputs: their names.
-        task: "features" or "classification".
+        task: "features", "classification" or "segmentation".
         takes_photos: whether the input is `(N, H, W, 3)`, uint8, RGB, rather than `(N, 3, H, W)`, float, normalised.
         metadata: what else is told with the file, as JSON holds it.
     """
@@ -89,8 +89,9 @@ def open_exportable(
     """What a user names, ready to be exported.
 
     Args:
-        source: the name of a variant, a classifier's folder or, of a backbone, whatever `load_checkpoint` takes.
-        weights: checkpoint of a variant, None for the published ones.
+        source: a config of a framework (a file, or a name of `focalnet list configs`), the name of a variant, or
+            whatever `load_checkpoint` takes.
+        weights: checkpoint of the whole model for a config; for a variant, None for the published ones.
         backbone: leave the head out.
         photos: whether the input is a photo's bytes; None for a model with a head only.
 
@@ -100,10 +101,10 @@ def open_exportable(
         ValueError: it cannot be exported; the message says why.
     """
     if _is_config(source) and not backbone:
-        raise ValueError(
-            f"{source}: whole detectors and segmenters cannot be exported; --backbone exports the backbone"
-        )
-    if backbone:
+        if weights is None:
+            raise ValueError(f"{source} is a config: name the checkpoint of its model, too")
+        exportable = _open_config(source, weights, photos is not False)
+    elif backbone:
         if find_variant(source) is None:
             network = build_backbone(weights or source)
         else:
@@ -112,7 +113,7 @@ def open_exportable(
     else:
         variant = find_variant(source)
         if variant is None and weights is not None:
-            raise ValueError(f"{source} is no variant, so that {weights} has no place")
+            raise ValueError(f"{source} is neither a config nor a variant, so that {weights} has no place")
         classifier, processor = load_classifier(source if variant else None, weights if variant else source)
         exportable = from_classifier(classifier, processor, photos is not False)
     exportable.metadata["source"] = " ".join(filter(None, (Path(source).name, weights and Path(weights).name)))
@@ -173,8 +174,19 @@ def _prepare_like(processor: FocalNetImageProcessor) -> Preparation:
         stretch=None if edge else (size["height"], size["width"]),
         crop=target if processor.do_center_crop else None,
         mode=mode,
+        antialias=True,
     )
 
 
 def _is_config(source: str) -> bool:
     return source.endswith(SUFFIXES) or any(source in (name, Path(name).stem) for name in list_configs())
+
+
+def _open_config(source: str, weights: str, photos: bool) -> Exportable:
+    config = open_config(source)
+    if not is_mmengine(config):
+        raise ValueError(f"{config.name}: detectron2's models cannot be exported yet; --backbone exports the backbone")
+    from focalnet_backbone.openmmlab.deploy import SegmentorGraph
+
+    graph, metadata = SegmentorGraph.open(config, weights, photos)
+    return Exportable(graph, ("logits", "labels"), "segmentation", photos, metadata)

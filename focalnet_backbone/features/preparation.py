@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 _TIE = 1e-3
@@ -14,23 +15,29 @@ _TIE = 1e-3
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a processor does to a photo.
+    """What a test pipeline does to a photo.
 
     Attributes:
-        mean: subtracted from each channel, RGB.
+        mean: subtracted from each channel, in the network's order of channels.
         std: what each channel is divided by then.
+        fit: (long, short): the photo is resized, in proportion, to the largest size within; None leaves it.
         edge: the photo is resized, in proportion, so that its short side is this; None leaves it.
         stretch: (height, width) the photo is resized to; None leaves it.
         crop: (height, width) cut from the centre, after that; None leaves it.
-        mode: "bilinear" or "bicubic".
+        mode: "bilinear", or "bicubic" with `antialias`.
+        antialias: whether a smaller size averages, as Pillow does and OpenCV does not.
+        bgr: whether the network takes blue first.
     """
 
     mean: Sequence[float]
     std: Sequence[float]
+    fit: tuple[int, int] | None = None
     edge: int | None = None
     stretch: tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
     mode: str = "bilinear"
+    antialias: bool = False
+    bgr: bool = False
 
 
 class PreparePhotos(nn.Module):
@@ -51,11 +58,13 @@ class PreparePhotos(nn.Module):
         x = photos.permute(0, 3, 1, 2).float()
         size = self.size_of(x.shape[2], x.shape[3])
         if size is not None:
-            x = _resize_like_pillow(x, size, how.mode)
+            x = _resize_like_pillow(x, size, how.mode) if how.antialias else _to_bytes(_resize(x, size))
         if how.crop is not None:
             height, width = how.crop
             top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
             x = x[:, :, top : top + height, left : left + width]
+        if how.bgr:
+            x = x.flip(1)
         return (x - self.mean) / self.std
 
     def size_of(self, height: int, width: int) -> tuple[int, int] | None:
@@ -66,7 +75,22 @@ class PreparePhotos(nn.Module):
         if how.edge is not None:
             short = torch.sym_min(height, width)
             return how.edge * height // short, how.edge * width // short
-        return None
+        if how.fit is None:
+            return None
+        long, short = how.fit
+        larger, smaller = torch.sym_max(height, width), torch.sym_min(height, width)
+
+        def scale(side: int) -> int:
+            # The smaller of both scales, each rounded half up, in whole numbers.
+            by_long = (2 * side * long + larger) // (2 * larger)
+            by_short = (2 * side * short + smaller) // (2 * smaller)
+            return torch.sym_min(by_long, by_short)
+
+        return scale(height), scale(width)
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def _resize_like_pillow(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:

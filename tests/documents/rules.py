@@ -89,9 +89,10 @@ RULES = [
     # models.md
     Rule("python tools/pretrain_mim.py *", add="--steps 1 --warmup-steps 0 --batch-size 2"),
     # export.md
-    Rule("focalnet export *", needs="a network, published weights and a minute; tests/export runs it"),
-    Rule("focalnet classify photo.jpg --weights classifier.onnx", needs="what was exported before"),
-    Rule("python classifier_example.py *", needs="what was exported before"),
+    Rule("focalnet export focalnet_tiny_lrf *", needs="a network, and published weights"),
+    Rule("focalnet export *", needs="half a minute each; tests/export and tests/openmmlab/test_deploy.py run them"),
+    Rule("focalnet predict work_dirs/upernet.onnx *", needs="what was exported before"),
+    Rule("python work_dirs/upernet_example.py *", needs="what was exported before"),
     Rule("python examples/serve.py *", needs="to run until it is stopped; tests/test_serve.py does"),
     Rule("curl *", needs="the service of the line before"),
     # explore.md, report.md

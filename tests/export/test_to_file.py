@@ -173,11 +173,8 @@ def test_an_export_replaces_an_earlier_one_but_no_file_of_a_user_s(tmp_path, mon
     ("arguments", "message"),
     [
         (["focalnet_tiny_lrf", "--to", "onnx", "--out", "a.pt2"], "a file of onnx ends in .onnx, got a.pt2"),
-        (
-            ["upernet_focalnet_sample.py", "--to", "onnx", "--out", "a.onnx"],
-            "segmenters cannot be exported; --backbone",
-        ),
-        (["nowhere", "w.pth", "--to", "onnx", "--out", "a.onnx"], "nowhere is no variant"),
+        (["upernet_focalnet_sample.py", "--to", "onnx", "--out", "a.onnx"], "is a config: name the checkpoint"),
+        (["nowhere.py", "w.pth", "--to", "onnx", "--out", "a.onnx"], "no config at nowhere.py"),
         (["x", "--to", "onnx", "--out", "a.onnx", "--size", "1x9"], "must be HEIGHTxWIDTH of at least 2 pixels"),
     ],
 )

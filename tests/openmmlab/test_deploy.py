@@ -1,13 +1,110 @@
-"""What of a segmenter can be exported."""
+"""Segmenters in a file: the same labels as by the framework, for photos of any size."""
 
 from __future__ import annotations
 
-import pytest
+import focalnet_backbone.openmmlab  # noqa: F401  # isort: skip  (lets mmseg be imported)
+import hashlib
+from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+from torch import nn
+
+from focalnet_backbone.command import export, predict
 from focalnet_backbone.export.sources import open_exportable
+from focalnet_backbone.openmmlab.deploy import PoolToGrid
 from tests.openmmlab.conftest import SAMPLE_CONFIG
 
 
-def test_a_whole_segmenter_is_refused_and_its_backbone_offered():
-    with pytest.raises(ValueError, match=r"upernet_focalnet_sample\.py: whole .* cannot be exported; --backbone"):
-        open_exportable(str(SAMPLE_CONFIG), "iter_4.pth")
+@pytest.mark.parametrize("bins", [1, 2, 3, 6, (2, 5)])
+@pytest.mark.parametrize("size", [(1, 1), (4, 7), (6, 6), (13, 20)])
+def test_pooling_by_products_is_adaptive_pooling(bins, size):
+    x = torch.randn((2, 3, *size), generator=torch.Generator().manual_seed(0))
+    pair = (bins, bins) if isinstance(bins, int) else bins
+    torch.testing.assert_close(PoolToGrid(pair)(x), nn.AdaptiveAvgPool2d(bins)(x))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    cfg = Config.fromfile(SAMPLE_CONFIG)
+    cfg.merge_from_dict(
+        {
+            "model.backbone.embed_dim": 4,
+            "model.backbone.depths": (1, 1, 1, 1),
+            "model.decode_head.in_channels": (4, 8, 16, 32),
+            "model.decode_head.channels": 4,
+            "model.auxiliary_head.in_channels": 16,
+        }
+    )
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    cfg.dump(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def segmenter(config, trained, tmp_path_factory) -> Path:
+    """What the command line writes of a UPerNet that trained for a moment."""
+    path = tmp_path_factory.mktemp("onnx") / "upernet.onnx"
+    assert export.main([str(config), str(trained.checkpoint), "--to", "onnx", "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(sample_dataset, tmp_path_factory) -> Path:
+    """Photos smaller and larger than the config's scale, wide and high."""
+    folder = tmp_path_factory.mktemp("photos")
+    image = Image.open(sample_dataset / "images" / "training" / "00001.jpg")
+    for number, size in enumerate([(64, 64), (301, 187), (90, 211)]):
+        image.resize(size).save(folder / f"{number}.png")
+    return folder
+
+
+def test_a_file_predicts_the_labels_and_pictures_of_the_framework(segmenter, config, trained, photos, tmp_path):
+    assert predict.main([str(config), str(trained.checkpoint), str(photos), "--out", str(tmp_path / "eager")]) == 0
+    assert predict.main([str(segmenter), str(photos), "--out", str(tmp_path / "onnx")]) == 0
+    names = sorted(path.name for path in (tmp_path / "eager").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "onnx").iterdir())
+    assert len(names) == 6
+    for name in names:
+        expected, found = (np.asarray(Image.open(tmp_path / kind / name)) for kind in ("eager", "onnx"))
+        assert (expected != found).mean() < 2e-3, name
+
+
+def test_a_file_tells_classes_colours_scale_and_the_checkpoint_s_hash(config, trained):
+    told = open_exportable(str(config), str(trained.checkpoint)).describe()
+    assert told["classes"][0] == "ball"
+    assert told["palette"][0] == [230, 60, 60]
+    assert told["fit"] == (128, 128)
+    assert told["sha256"] == hashlib.sha256(trained.checkpoint.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model.test_cfg": {"mode": "slide", "crop_size": (32, 32), "stride": (16, 16)}}, "sliding windows"),
+        ({"model.data_preprocessor.test_cfg": {"size_divisor": 32}}, "pads in testing"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_refused_by_name(config, trained, tmp_path, change, message):
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(change)
+    cfg.dump(tmp_path / "changed.py")
+    with pytest.raises(ValueError, match=message):
+        open_exportable(str(tmp_path / "changed.py"), str(trained.checkpoint))
+
+
+def test_an_onnx_file_of_another_program_is_refused_in_one_line(segmenter, photos, tmp_path, capsys):
+    import onnx
+
+    model = onnx.load(segmenter)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "other.onnx")
+    assert predict.main([str(tmp_path / "other.onnx"), str(photos), "--out", str(tmp_path / "out")]) == 2
+    assert "was not written by `focalnet export`" in capsys.readouterr().err.splitlines()[-1]
+    (tmp_path / "broken.onnx").write_bytes(b"text")
+    assert predict.main([str(tmp_path / "broken.onnx"), str(photos), "--out", str(tmp_path / "out")]) == 2
+    assert "broken.onnx cannot be read by onnxruntime" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
