@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ TOLERANCE = 1e-3
 
 LABELS_APART = 1e-3
 """Share of whole-number outputs (the class of a pixel) that may differ: those of two classes as good as equal."""
+
+OBJECTS_APART = 0.02
+"""Share of a detector's objects that may differ: those which suppress one another, with scores as good as equal."""
 
 FREE_SIZES = ((1, 96, 128), (2, 101, 67), (1, 160, 90))
 """Number, height and width of the images that a file with free sizes is checked on."""
@@ -83,8 +87,17 @@ def _compare(exportable: Exportable, run: Run, images: Tensor) -> Comparison:
         except Exception as error:  # Each runtime has errors of its own.
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"the exported file fails on an input of {shape}: {reason}") from error
+    measure = _compare_objects if exportable.task == "detection" else _compare_outputs
+    differences, allowed = measure(exportable.outputs, expected, found, shape)
+    return Comparison(tuple(images.shape), differences, allowed, eager, time_of_file)
+
+
+def _compare_outputs(
+    names: Sequence[str], expected: list[Tensor], found: list[Tensor], shape: str
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Differences and what is allowed of each output. Raises `ValueError` for one that differs by more."""
     differences, allowed = {}, {}
-    for name, wanted, got in zip(exportable.outputs, expected, found, strict=True):
+    for name, wanted, got in zip(names, expected, found, strict=True):
         if wanted.shape != got.shape:
             raise ValueError(
                 f"{name} of the exported file is {tuple(got.shape)} where the model gives {tuple(wanted.shape)}, on an "
@@ -101,7 +114,34 @@ def _compare(exportable: Exportable, run: Run, images: Tensor) -> Comparison:
                 f"where {limit:.2g} is allowed"
             )
         differences[name], allowed[name] = difference, limit
-    return Comparison(tuple(images.shape), differences, allowed, eager, time_of_file)
+    return differences, allowed
+
+
+def _compare_objects(
+    names: Sequence[str], expected: list[Tensor], found: list[Tensor], shape: str
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The share of objects that only one of both has, whose order may differ where scores are as good as equal.
+
+    An object is one that the other has if its label is the same, its score, mask and box differ by no more than a float
+    may, the box in units of the largest coordinate.
+    """
+    wanted, got = (dict(zip(names, values, strict=True)) for values in (expected, found))
+    unit = float(torch.cat([wanted["boxes"], got["boxes"], torch.ones(1, 4)]).abs().max())
+    alike = wanted["labels"][:, None] == got["labels"][None]
+    alike &= (wanted["scores"][:, None] - got["scores"][None]).abs() <= TOLERANCE
+    alike &= (wanted["boxes"][:, None] - got["boxes"][None]).abs().amax(-1) <= TOLERANCE * unit
+    if "masks" in names and alike.any():
+        rows, columns = alike.nonzero(as_tuple=True)
+        same = (wanted["masks"][rows] - got["masks"][columns]).abs().amax((1, 2)) <= TOLERANCE
+        alike[rows, columns] = same
+    alone = int((~alike.any(1)).sum() + (~alike.any(0)).sum()) if alike.numel() else sum(alike.shape)
+    share = alone / max(1, sum(alike.shape))
+    if share > OBJECTS_APART:
+        raise ValueError(
+            f"{share:.1%} of the objects that the exported file or the model finds in an input of {shape} are not found "
+            f"by the other, where {OBJECTS_APART:.1%} are allowed"
+        )
+    return {"objects": share}, {"objects": OBJECTS_APART}
 
 
 def _timed(function: Any, images: Tensor, repeats: int = 3) -> tuple[list[Tensor], float]:

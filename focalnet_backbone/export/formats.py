@@ -84,7 +84,8 @@ def open_session(path: str | Path, threads: int | None = None) -> Any:
 def _trace(exportable: Exportable, example: Tensor, free: bool) -> torch.export.ExportedProgram:
     dynamic = torch.export.Dim.DYNAMIC
     sides = (1, 2) if exportable.takes_photos else (2, 3)
-    shapes = {0: dynamic, **dict.fromkeys(sides, dynamic)} if free else None
+    axes = sides if exportable.one_at_a_time else (0, *sides)
+    shapes = dict.fromkeys(axes, dynamic) if free else None
     try:
         with torch.no_grad():
             return torch.export.export(exportable.module, (example,), dynamic_shapes=(shapes,), strict=False)

@@ -7,11 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from focalnet_backbone.export.formats import METADATA, open_session
 from focalnet_backbone.export.sources import INPUT
-from focalnet_backbone.features.predictions import Prediction, Predictor, paint_labels
+from focalnet_backbone.features.predictions import (
+    FoundObject,
+    Prediction,
+    Predictor,
+    draw_objects,
+    encode_mask,
+    paint_labels,
+)
 
 
 class _OnPhotos:
@@ -20,48 +29,90 @@ class _OnPhotos:
     Raises `ValueError` if the file is none, was written by another program, is for another task, or takes no photos.
     """
 
-    def __init__(self, path: str | Path, task: str) -> None:
+    def __init__(self, path: str | Path, *tasks: str) -> None:
         self.session = open_session(path)
         self.told = read_metadata(path, self.session)
-        if self.told["task"] != task:
-            raise ValueError(f"{path} is a model for {self.told['task']}, not for {task}")
+        if self.told["task"] not in tasks:
+            raise ValueError(f"{path} is a model for {self.told['task']}, not for {' or '.join(tasks)}")
         if self.session.get_inputs()[0].type != "tensor(uint8)":
             raise ValueError(f"{path} takes normalised tensors; export it without --tensor for photos")
         self.fixed = [side for side in self.session.get_inputs()[0].shape[1:3] if isinstance(side, int)]
 
     def run(self, path: str | Path, image: np.ndarray, output: str) -> np.ndarray:
         """An output for an image `(H, W, 3)`. Raises `ValueError` if the file takes another size alone."""
+        return self.run_all(path, image, [output])[0][0]
+
+    def run_all(self, path: str | Path, image: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
+        """Outputs for an image `(H, W, 3)` as the file gives them. Raises `ValueError` as `run` does."""
         if self.fixed and [*image.shape[:2]] != self.fixed:
             height, width = image.shape[:2]
             only = "x".join(map(str, self.fixed))
             raise ValueError(f"{path} is {height}x{width}, but the model takes {only} alone")
-        return self.session.run([output], {INPUT: np.ascontiguousarray(image)[None]})[0][0]
+        return self.session.run(outputs, {INPUT: np.ascontiguousarray(image)[None]})
 
 
 class OnnxPredictor(Predictor):
-    """A segmenter that `focalnet export` wrote.
+    """A segmenter or detector that `focalnet export` wrote.
 
     Args:
         path: the ONNX file.
 
     Raises:
-        ValueError: it is none, was written by another program, is no segmenter, or takes no photos.
+        ValueError: it is none, was written by another program, is for another task, or takes no photos.
     """
 
-    detects = False
-    labels_pixels = True
-
     def __init__(self, path: str | Path) -> None:
-        self.model = _OnPhotos(path, "segmentation")
+        self.model = _OnPhotos(path, "segmentation", "detection")
+        self.detects = self.model.told["task"] == "detection"
+        self.labels_pixels = not self.detects
 
     def predict(self, path: Path, image: np.ndarray) -> Prediction:
         """What there is in an image, RGB, uint8 `(H, W, 3)`. Raises `ValueError` if the file takes another size."""
+        if self.detects:
+            return self._detect(path, image)
         kind = np.uint8 if len(self.model.told["classes"]) <= 255 else np.uint16
         return Prediction(labels=self.model.run(path, image, "labels").astype(kind))
 
     def draw(self, image: np.ndarray, prediction: Prediction, score: float) -> Image.Image:
-        """The classes of pixels upon an image, with a legend."""
+        """The classes of pixels upon an image, with a legend; or objects with their masks, boxes, names and scores."""
+        if self.detects:
+            return draw_objects(image, [one for one in prediction.raw if one.score >= score])
         return paint_labels(image, prediction.labels, self.model.told["classes"], self.model.told["palette"])
+
+    def _detect(self, path: Path, image: np.ndarray) -> Prediction:
+        told = self.model.told
+        found = dict(zip(told["outputs"], self.model.run_all(path, image, told["outputs"]), strict=True))
+        detections, objects = [], []
+        for number, (box, label) in enumerate(zip(found["boxes"].tolist(), found["labels"].tolist(), strict=True)):
+            left, top, right, bottom = box
+            score = float(found["scores"][number])
+            mask = paste_mask(found["masks"][number], box, image.shape[:2]) if "masks" in found else None
+            objects.append(FoundObject(told["classes"][label], score, box, mask))
+            detection = {
+                "category_id": told["category_ids"][label],
+                "bbox": [left, top, right - left, bottom - top],
+                "score": score,
+            }
+            detections.append(detection if mask is None else {**detection, "segmentation": encode_mask(mask)})
+        return Prediction(detections, raw=objects)
+
+
+def paste_mask(crop: np.ndarray, box: list[float], size: tuple[int, int]) -> np.ndarray:
+    """Where in an image of a size (height, width) a mask is, whose probabilities `(M, M)` lie on a grid over a box.
+
+    Returns:
+        Booleans `(height, width)`.
+    """
+    grids = []
+    for start, end, length in ((box[0], box[2], size[1]), (box[1], box[3], size[0])):
+        inside = torch.arange(max(0, int(start) - 1), min(length, int(end) + 2))
+        grids.append((inside, (inside + 0.5 - start) / (end - start) * 2 - 1))
+    (columns, x), (rows, y) = grids
+    grid = torch.stack([x[None].expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)[None]
+    pasted = F.grid_sample(torch.from_numpy(crop)[None, None], grid, align_corners=False)[0, 0] >= 0.5
+    whole = torch.zeros(size, dtype=torch.bool)
+    whole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = pasted
+    return whole.numpy()
 
 
 class OnnxClassifier:

@@ -8,11 +8,11 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 
 def main(model, photo, result=None):
-    """Print what the model says of a photo; of a segmenter, write the class of each pixel as colours."""
+    """Print what the model says of a photo; of a segmenter or detector, write a picture."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     told = json.loads(session.get_modelmeta().custom_metadata_map["focalnet"])
     images = np.asarray(ImageOps.exif_transpose(Image.open(photo)).convert("RGB"))[None]
@@ -31,6 +31,13 @@ def main(model, photo, result=None):
         for index in np.unique(labels):
             print(f"{(labels == index).mean():6.1%}  {told['classes'][index]}")
         Image.fromarray(np.uint8(told["palette"])[labels]).save(result or "result.png")
+    elif told["task"] == "detection":
+        picture = Image.fromarray(images[0])
+        for box, score, label in zip(outputs["boxes"], outputs["scores"], outputs["labels"], strict=True):
+            if score >= 0.5:
+                print(f"{score:6.1%}  {told['classes'][label]}  {box.round(1).tolist()}")
+                ImageDraw.Draw(picture).rectangle(box.tolist(), outline="red", width=2)
+        picture.save(result or "result.png")
     else:
         for name, found in outputs.items():
             print(name, *found.shape)

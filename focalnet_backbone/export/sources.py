@@ -31,9 +31,10 @@ class Exportable:
     Attributes:
         module: maps the input to a tuple of tensors, in eval mode.
         outputs: their names.
-        task: "features", "classification" or "segmentation".
+        task: "features", "classification", "segmentation" or "detection".
         takes_photos: whether the input is `(N, H, W, 3)`, uint8, RGB, rather than `(N, 3, H, W)`, float, normalised.
         metadata: what else is told with the file, as JSON holds it.
+        one_at_a_time: whether N is 1.
     """
 
     module: nn.Module
@@ -41,13 +42,16 @@ class Exportable:
     task: str
     takes_photos: bool
     metadata: dict[str, Any] = field(default_factory=dict)
+    one_at_a_time: bool = False
 
     def describe(self) -> dict[str, Any]:
         """The metadata that goes into the file."""
         return {
             "version": __version__,
             "task": self.task,
-            "input": "uint8 RGB (N, H, W, 3)" if self.takes_photos else "normalised float (N, 3, H, W)",
+            "input": f"uint8 RGB ({'1' if self.one_at_a_time else 'N'}, H, W, 3)"
+            if self.takes_photos
+            else "normalised float (N, 3, H, W)",
             "outputs": list(self.outputs),
             **self.metadata,
         }
@@ -185,8 +189,17 @@ def _is_config(source: str) -> bool:
 def _open_config(source: str, weights: str, photos: bool) -> Exportable:
     config = open_config(source)
     if not is_mmengine(config):
-        raise ValueError(f"{config.name}: detectron2's models cannot be exported yet; --backbone exports the backbone")
+        return _open_detectron2(config, weights, photos)
     from focalnet_backbone.openmmlab.deploy import SegmentorGraph
 
     graph, metadata = SegmentorGraph.open(config, weights, photos)
     return Exportable(graph, ("logits", "labels"), "segmentation", photos, metadata)
+
+
+def _open_detectron2(config: Path, weights: str, photos: bool) -> Exportable:
+    from focalnet_backbone.detectron2.deploy import open_mask_rcnn
+
+    if not photos:
+        raise ValueError(f"{config.name}: a detector takes photos, whose size its boxes are in; leave out --tensor")
+    graph, metadata = open_mask_rcnn(config, weights)
+    return Exportable(graph, graph.outputs, "detection", True, metadata, one_at_a_time=True)

@@ -70,10 +70,11 @@ def export_to_file(
     previous = _is_earlier_export(path, outputs)
     claim(outputs.items(), force=force or previous)
     sizes = [(1, *size)] * 3 if size else list(FREE_SIZES)
+    traced = sizes[0] if size else TRACED_SIZE
+    if exportable.one_at_a_time:
+        *sizes, traced = [(1, *sides) for _, *sides in [*sizes, traced]]
     with whole_file(path) as unfinished:
-        write(
-            exportable, target, unfinished, example_input(exportable, sizes[0] if size else TRACED_SIZE), free=not size
-        )
+        write(exportable, target, unfinished, example_input(exportable, traced), free=not size)
         comparisons = compare(exportable, open_file(target, unfinished), sizes)
     report = {
         "file": path.name,

@@ -199,6 +199,40 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(side) for side in found["size"]], "counts": found["counts"].decode("ascii")}
 
 
+@dataclass
+class FoundObject:
+    """An object in an image, to be drawn.
+
+    Attributes:
+        name: of its class.
+        score: between 0 and 1.
+        box: left, top, right, bottom in pixels.
+        mask: booleans `(H, W)`; None of a model without masks.
+    """
+
+    name: str
+    score: float
+    box: Sequence[float]
+    mask: np.ndarray | None = None
+
+
+def draw_objects(image: np.ndarray, objects: Sequence[FoundObject]) -> Image.Image:
+    """An image `(H, W, 3)` with masks, boxes, names and scores upon it, a colour for each object."""
+    colours = np.random.default_rng(0).integers(64, 256, (len(objects), 3))
+    painted = image.astype(np.float32)
+    for one, colour in zip(objects, colours, strict=True):
+        if one.mask is not None:
+            painted[one.mask] = _OPACITY * colour + (1 - _OPACITY) * painted[one.mask]
+    picture = Image.fromarray(painted.astype(np.uint8))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    for one, colour in zip(objects, colours.tolist(), strict=True):
+        draw.rectangle([round(side) for side in one.box], outline=tuple(colour), width=2)
+        text, corner = f"{one.name} {one.score:.0%}", (round(one.box[0]) + 2, round(one.box[1]))
+        draw.rectangle(draw.textbbox(corner, text, font=font), fill=tuple(colour))
+        draw.text(corner, text, fill="black", font=font)
+    return picture
+
+
 def paint_labels(
     image: np.ndarray, labels: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]] | None = None
 ) -> Image.Image:

@@ -1,0 +1,257 @@
+"""Mask R-CNN of detectron2 as a plain module, whose sizes exporters keep free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.modeling import GeneralizedRCNN, StandardROIHeads
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.ops import nms, roi_align
+
+from focalnet_backbone.detectron2.predict import Detectron2Predictor
+from focalnet_backbone.features.preparation import Preparation, PreparePhotos
+
+_NONE = -1e4
+"""Score of a place that holds no box."""
+
+
+class MaskRCNNGraph(nn.Module):
+    """Mask R-CNN for one photo: `GeneralizedRCNN.inference`, with a fixed number of places for boxes.
+
+    detectron2 lets the number of boxes follow the data at each step, which exporters cannot follow. Here a step keeps as
+    many places as it may have boxes at most; an empty place has a score below all others, and is left out at the end.
+
+    Args:
+        model: the detector.
+        preparation: what is done to the photo.
+
+    Raises:
+        ValueError: it is another model, or has a part that this cannot express.
+    """
+
+    def __init__(self, model: nn.Module, preparation: Preparation) -> None:
+        super().__init__()
+        _check_model(model)
+        self.prepare = PreparePhotos(preparation)
+        self.backbone, self.rpn, self.heads = model.backbone, model.proposal_generator, model.roi_heads
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what `forward` gives."""
+        return ("boxes", "scores", "labels", *(("masks",) if self.heads.mask_on else ()))
+
+    def forward(self, photos: Tensor) -> tuple[Tensor, ...]:
+        """Find the objects in one photo `(1, H, W, 3)`, uint8, RGB.
+
+        Returns:
+            Boxes `(K, 4)` in pixels of the photo (left, top, right, bottom), scores `(K,)`, best first, labels `(K,)`,
+            and, of a model with masks, probabilities `(K, M, M)` on a grid over each box.
+        """
+        x = self.prepare(photos)
+        size = x.shape[2], x.shape[3]
+        maps = self.backbone(_pad(x, max(1, self.backbone.size_divisibility)))
+        proposals, known = self._propose([maps[name] for name in self.rpn.in_features], size)
+        maps = [maps[name] for name in self.heads.box_in_features]
+        boxes, scores, labels = self._classify(maps, proposals, known, size)
+        found = self._scale(boxes, size, (photos.shape[1], photos.shape[2]))
+        real = (scores > _NONE) & _are_boxes(found)
+        rows = real.nonzero()[:, 0]
+        outputs = found[rows], scores[rows], labels[rows]
+        return (*outputs, self._masks(maps, boxes, labels)[rows]) if self.heads.mask_on else outputs
+
+    def _propose(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The region proposals `(P, 4)`, and which places hold one."""
+        logits, deltas = self.rpn.rpn_head(maps)
+        boxes, scores, levels = [], [], []
+        for level, (objectness, delta) in enumerate(zip(logits, deltas, strict=True)):
+            anchors = _anchors(self.rpn.anchor_generator, level, objectness.shape[2], objectness.shape[3])
+            delta = delta[0].reshape(-1, 4, *delta.shape[2:]).permute(2, 3, 0, 1).reshape(-1, 4)
+            best, rows = _top(objectness[0].permute(1, 2, 0).flatten(), self.rpn.pre_nms_topk[False])
+            filled = F.pad(delta, (0, 0, 0, self.rpn.pre_nms_topk[False]))
+            anchors = F.pad(anchors, (0, 0, 0, self.rpn.pre_nms_topk[False]))
+            boxes.append(_decode(filled[rows], anchors[rows], self.rpn.box2box_transform))
+            scores.append(best)
+            levels.append(torch.full_like(rows, level))
+        box, score = _clip(torch.cat(boxes), size), torch.cat(scores)
+        score = torch.where(_are_boxes(box, self.rpn.min_box_size), score, _NONE)
+        kept = torch.zeros_like(score).scatter(0, _nms_by_kind(box, score, torch.cat(levels), self.rpn.nms_thresh), 1.0)
+        best, rows = _top(torch.where(kept > 0, score, _NONE), self.rpn.post_nms_topk[False])
+        return F.pad(box, (0, 0, 0, self.rpn.post_nms_topk[False]))[rows], best > _NONE
+
+    def _classify(
+        self, maps: list[Tensor], proposals: Tensor, known: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, scores and labels of as many objects as the config allows, best first."""
+        layers = self.heads.box_predictor
+        logits, deltas = layers(self.heads.box_head(_pool(self.heads.box_pooler, maps, proposals)))
+        scores = logits.softmax(1)[:, :-1]
+        classes = scores.shape[1]
+        kinds = deltas.shape[1] // 4
+        repeated = proposals[:, None].expand(-1, kinds, -1).reshape(-1, 4)
+        boxes = _clip(_decode(deltas.reshape(-1, 4), repeated, layers.box2box_transform), size)
+        boxes = boxes.reshape(-1, kinds, 4).expand(-1, classes, -1).reshape(-1, 4)
+        chosen = ((scores > layers.test_score_thresh) & known[:, None]).flatten().nonzero()[:, 0]
+        box, score, label = boxes[chosen], scores.flatten()[chosen], chosen % classes
+        kept = torch.zeros_like(score).scatter(0, _nms_by_kind(box, score, label, layers.test_nms_thresh), 1.0)
+        count = layers.test_topk_per_image
+        best, rows = _top(torch.where(kept > 0, score, _NONE), count)
+        return F.pad(box, (0, 0, 0, count))[rows], best, F.pad(label, (0, count))[rows]
+
+    def _masks(self, maps: list[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
+        head = self.heads.mask_head
+        logits = head.layers(_pool(self.heads.mask_pooler, maps, boxes))
+        if logits.shape[1] == 1:
+            return logits[:, 0].sigmoid()
+        return logits[torch.arange(boxes.shape[0]), labels].sigmoid()
+
+    def _scale(self, boxes: Tensor, size: tuple[int, int], photo: tuple[int, int]) -> Tensor:
+        """Boxes in a network's input of a size, in pixels of the photo."""
+        (height, width), (photo_height, photo_width) = size, photo
+        scaled = torch.stack(
+            [
+                side * (photo_width / width if i % 2 == 0 else photo_height / height)
+                for i, side in enumerate(boxes.unbind(1))
+            ],
+            dim=1,
+        )
+        return _clip(scaled, photo)
+
+
+def open_mask_rcnn(config: str | Path, weights: str | Path) -> tuple[MaskRCNNGraph, dict[str, Any]]:
+    """The detector of a config, with trained weights, and its metadata.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `Detectron2Predictor` does.
+        ValueError: it is no Mask R-CNN or Faster R-CNN, or is prepared for in a way that a file cannot hold.
+    """
+    predictor = Detectron2Predictor(config, weights, device="cpu")
+    how = _preparation(predictor.mapper, predictor.model)
+    names = list(predictor.metadata.get("thing_classes") or ())
+    ids = {index: id for id, index in predictor.metadata.get("thing_dataset_id_to_contiguous_id", {}).items()}
+    count = predictor.model.roi_heads.num_classes
+    metadata = {
+        "classes": names if len(names) == count else [f"class {index}" for index in range(count)],
+        "category_ids": [ids.get(index, index) for index in range(count)],
+        "mean": how.mean,
+        "std": how.std,
+        "fit": how.fit,
+    }
+    return MaskRCNNGraph(predictor.model, how).eval(), metadata
+
+
+def _check_model(model: nn.Module) -> None:
+    parts = {
+        "meta architecture": (model, GeneralizedRCNN),
+        "proposal generator": (getattr(model, "proposal_generator", None), RPN),
+        "head": (getattr(model, "roi_heads", None), StandardROIHeads),
+    }
+    for name, (part, kind) in parts.items():
+        if type(part) is not kind:
+            raise ValueError(f"a {name} {type(part).__name__} cannot be exported, only {kind.__name__}")
+    heads = model.roi_heads
+    exact = {
+        "box predictor": (heads.box_predictor, FastRCNNOutputLayers),
+        "anchor generator": (model.proposal_generator.anchor_generator, DefaultAnchorGenerator),
+    }
+    for name, (part, kind) in exact.items():
+        if type(part) is not kind:
+            raise ValueError(f"a {name} {type(part).__name__} cannot be exported, only {kind.__name__}")
+    if heads.keypoint_on or getattr(heads, "train_on_pred_boxes", False):
+        raise ValueError("heads for keypoints cannot be exported")
+    if getattr(heads.box_predictor, "use_sigmoid_ce", False):
+        raise ValueError("a box predictor with sigmoid scores cannot be exported")
+
+
+def _preparation(mapper: Any, model: nn.Module) -> Preparation:
+    """The mapper's resizing and the model's normalising."""
+    transforms = list(mapper.augmentations.augs)
+    if len(transforms) != 1 or type(transforms[0]) is not ResizeShortestEdge:
+        raise ValueError("only a test mapper whose one augmentation is ResizeShortestEdge can be exported")
+    resize = transforms[0]
+    if len(set(resize.short_edge_length)) != 1 or resize.interp != Image.BILINEAR:
+        raise ValueError("only a bilinear ResizeShortestEdge with one length can be exported")
+    short = resize.short_edge_length[0]
+    return Preparation(
+        tuple(model.pixel_mean.flatten().tolist()),
+        tuple(model.pixel_std.flatten().tolist()),
+        fit=(max(short, resize.max_size), short),
+        antialias=True,
+        bgr=mapper.image_format == "BGR",
+    )
+
+
+def _pad(x: Tensor, multiple: int) -> Tensor:
+    """Zeros on the right and bottom, to a size that is spelt as a multiple, which exporters can reason about."""
+    height, width = x.shape[2], x.shape[3]
+    rows, columns = ((side + multiple - 1) // multiple * multiple for side in (height, width))
+    canvas = x.new_zeros(x.shape[0], x.shape[1], rows, columns)
+    canvas[:, :, :height, :width] = x
+    return canvas
+
+
+def _anchors(generator: DefaultAnchorGenerator, level: int, height: int, width: int) -> Tensor:
+    """The anchors `(height * width * A, 4)` of a map, in its order."""
+    cells, stride = list(generator.cell_anchors)[level], generator.strides[level]
+    x = (torch.arange(width, dtype=torch.float32) + generator.offset) * stride
+    y = (torch.arange(height, dtype=torch.float32) + generator.offset) * stride
+    y, x = y[:, None].expand(-1, width), x[None].expand(height, -1)
+    corners = torch.stack([x, y, x, y], dim=-1)
+    return (corners[:, :, None] + cells).reshape(-1, 4)
+
+
+def _decode(deltas: Tensor, anchors: Tensor, transform: Any) -> Tensor:
+    """Boxes `(n, 4)` of deltas; `Box2BoxTransform.apply_deltas`, which is compiled by TorchScript."""
+    x, y, w, h = (delta / weight for delta, weight in zip(deltas.unbind(1), transform.weights, strict=True))
+    left, top, right, bottom = anchors.unbind(1)
+    width, height = right - left, bottom - top
+    x, y = x * width + (left + 0.5 * width), y * height + (top + 0.5 * height)
+    w, h = w.clamp(max=transform.scale_clamp).exp() * width, h.clamp(max=transform.scale_clamp).exp() * height
+    return torch.stack([x - 0.5 * w, y - 0.5 * h, x + 0.5 * w, y + 0.5 * h], dim=1)
+
+
+def _clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes cut at the borders of an image (height, width)."""
+    height, width = size
+    left, top, right, bottom = boxes.unbind(1)
+    x, y = (left.clamp(0, width), right.clamp(0, width)), (top.clamp(0, height), bottom.clamp(0, height))
+    return torch.stack([x[0], y[0], x[1], y[1]], dim=1)
+
+
+def _are_boxes(boxes: Tensor, smallest: float = 0.0) -> Tensor:
+    return (boxes[:, 2] - boxes[:, 0] > smallest) & (boxes[:, 3] - boxes[:, 1] > smallest)
+
+
+def _top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` highest scores and their rows, which lie behind the last where there are too few."""
+    return F.pad(scores, (0, count), value=_NONE).topk(count)
+
+
+def _nms_by_kind(boxes: Tensor, scores: Tensor, kinds: Tensor, threshold: float) -> Tensor:
+    """Rows that non-maximum suppression keeps, for each kind by itself: those of two kinds are moved apart."""
+    apart = F.pad(boxes, (0, 0, 0, 1)).max() + 1
+    return nms(boxes + (kinds.to(boxes) * apart)[:, None], scores, threshold)
+
+
+def _pool(pooler: ROIPooler, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
+    """What `ROIPooler` gives, of one image."""
+    rois = F.pad(boxes, (1, 0))
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    level = torch.floor(pooler.canonical_level + torch.log2(area.sqrt() / pooler.canonical_box_size + 1e-8))
+    level = level.clamp(pooler.min_level, pooler.max_level) - pooler.min_level
+    pooled = None
+    for number, (features, part) in enumerate(zip(maps, pooler.level_poolers, strict=True)):
+        found = roi_align(
+            features, rois, part.output_size, part.spatial_scale, max(part.sampling_ratio, 0), aligned=part.aligned
+        )
+        pooled = found if pooled is None else torch.where((level == number)[:, None, None, None], found, pooled)
+    return pooled
