@@ -33,6 +33,7 @@ from starlette.requests import ClientDisconnect
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 CLOSE = {"Connection": "close"}
+TASKS = ("classification", "segmentation")
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Model:
     def __init__(self, path: str) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         self.told = json.loads(self.session.get_modelmeta().custom_metadata_map["focalnet"])
-        if self.session.get_inputs()[0].type != "tensor(uint8)" or self.told["task"] == "features":
-            raise SystemExit(f"serve.py: {path} takes no photos; export a model with a head, without --tensor")
+        if self.session.get_inputs()[0].type != "tensor(uint8)" or self.told["task"] not in TASKS:
+            raise SystemExit(f"serve.py: {path} is no classifier or segmenter that takes photos")
         self.output = "labels" if self.told["task"] == "segmentation" else "logits"
 
     def run(self, photos: list[np.ndarray]) -> list[tuple[bytes, str]]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
 from focalnet_backbone.detectron2.predict import Detectron2Predictor
-from focalnet_backbone.features.preparation import Preparation, PreparePhotos
+from focalnet_backbone.features.preparation import Preparation, PreparePhotos, own_symbol
 
 _NONE = -1e4
 """Score of a place that holds no box."""
@@ -28,8 +28,8 @@ _NONE = -1e4
 class MaskRCNNGraph(nn.Module):
     """Mask R-CNN for one photo: `GeneralizedRCNN.inference`, with a fixed number of places for boxes.
 
-    detectron2 lets the number of boxes follow the data at each step, which exporters cannot follow. Here a step keeps as
-    many places as it may have boxes at most; an empty place has a score below all others, and is left out at the end.
+    detectron2 lets the number of boxes follow the data at each step, which exporters cannot. Here a step keeps as many
+    places as it may have boxes at most; an empty place has a score below all others, and is left out at the end.
 
     Args:
         model: the detector.
@@ -191,12 +191,10 @@ def _preparation(mapper: Any, model: nn.Module) -> Preparation:
 
 
 def _pad(x: Tensor, multiple: int) -> Tensor:
-    """Zeros on the right and bottom, to a size that is spelt as a multiple, which exporters can reason about."""
+    """Zeros on the right and bottom, to a size that is spelt as a multiple, whose parts exporters know to be whole."""
     height, width = x.shape[2], x.shape[3]
-    rows, columns = ((side + multiple - 1) // multiple * multiple for side in (height, width))
-    canvas = x.new_zeros(x.shape[0], x.shape[1], rows, columns)
-    canvas[:, :, :height, :width] = x
-    return canvas
+    rows, columns = (own_symbol((side + multiple - 1) // multiple) * multiple for side in (height, width))
+    return F.pad(x, (0, columns - width, 0, rows - height))
 
 
 def _anchors(generator: DefaultAnchorGenerator, level: int, height: int, width: int) -> Tensor:

@@ -138,8 +138,8 @@ def _compare_objects(
     share = alone / max(1, sum(alike.shape))
     if share > OBJECTS_APART:
         raise ValueError(
-            f"{share:.1%} of the objects that the exported file or the model finds in an input of {shape} are not found "
-            f"by the other, where {OBJECTS_APART:.1%} are allowed"
+            f"{share:.1%} of the objects that the exported file or the model finds in an input of {shape} are not "
+            f"found by the other, where {OBJECTS_APART:.1%} are allowed"
         )
     return {"objects": share}, {"objects": OBJECTS_APART}
 

@@ -86,7 +86,20 @@ class PreparePhotos(nn.Module):
             by_short = (2 * side * short + smaller) // (2 * smaller)
             return torch.sym_min(by_long, by_short)
 
-        return scale(height), scale(width)
+        return own_symbol(scale(height)), own_symbol(scale(width))
+
+
+def own_symbol(size: int) -> int:
+    """A size, of at least 1, as itself; for an exporter that keeps sizes free, as a symbol of its own.
+
+    It is read from a tensor then. Sizes of a pyramid are parts of this symbol, and not of an expression of the photo's
+    size, which exporters take minutes to compare.
+    """
+    if not isinstance(size, torch.SymInt):
+        return size
+    found = torch.scalar_tensor(size, dtype=torch.int64).item()
+    torch._check(found >= 1)
+    return found
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
