@@ -70,8 +70,8 @@ def test_a_file_predicts_the_labels_and_pictures_of_the_framework(segmenter, con
     assert len(names) == 6
     for name in names:
         expected, found = (np.asarray(Image.open(tmp_path / kind / name)) for kind in ("eager", "onnx"))
-        # OpenCV, by which the framework resizes, rounds twice: a byte in ten differs by one, and this model, trained for
-        # four iterations, decides one pixel in a hundred by less than that changes.
+        # OpenCV, by which the framework resizes, rounds twice: a byte in ten differs by one, and this model, which
+        # trained for four iterations, decides one pixel in a hundred by less than that changes.
         assert (expected != found).mean() < 2e-2, name
 
 
