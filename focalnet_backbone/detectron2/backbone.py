@@ -114,7 +114,9 @@ _READING = (
 
 
 def _names(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [name for name in value or () if isinstance(name, str)]
+    # Of a linear layer, it is a number.
+    names = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
+    return [name for name in names if isinstance(name, str)]
 
 
 def to_stage_name(name: str) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from focalnet_backbone.system.interruption import Stopped, raise_on_signals
-from focalnet_backbone.system.packages import cure
+from focalnet_backbone.system.packages import cure, is_known
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -87,8 +87,9 @@ def one_line(error: BaseException) -> str:
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("focalnet_backbone"):
-        text = f"{error.name} is not installed: {cure(error.name)}"
+    missing = _missing_module(error)
+    if missing and not missing.startswith("focalnet_backbone"):
+        text = f"{missing} is not installed: {cure(missing)}"
     if isinstance(error, MemoryError) or is_out_of_memory(error):
         text = text if "memory is not enough" in text else f"the memory is not enough{f': {text}' if text else ''}"
     if "Traceback (most recent call last)" in text:
@@ -97,6 +98,18 @@ def one_line(error: BaseException) -> str:
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{place.line} ({type(error).__name__}, {place.filename}:{place.lineno})"
     return printable(" ".join(text.split()))
+
+
+def _missing_module(error: BaseException) -> str | None:
+    """The module whose absence an error tells, or hides, as mmengine's of `custom_imports` does."""
+    if isinstance(error, ModuleNotFoundError):
+        return error.name
+    before = error.__cause__ or error.__context__
+    if not isinstance(error, ImportError) or before is None:
+        return None
+    hidden = _missing_module(before)
+    # Of a module of the user's own, the message says more.
+    return hidden if hidden and is_known(hidden) else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -11,11 +11,19 @@ EXTRAS = {
     "fvcore": "analysis",
     "skimage": "sample",
     **dict.fromkeys(("braceexpand", "datasets", "fsspec", "pyarrow", "zarr"), "shards"),
+    "ray": "ray",
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    **dict.fromkeys(("fastapi", "uvicorn"), "serve"),
 }
 """Extras of this package, by modules that each of them is for."""
 
 PACKAGES = {"PIL": "Pillow", "cv2": "opencv-python", "pkg_resources": "setuptools<81", "yaml": "PyYAML"}
 """Packages by modules of other names."""
+
+
+def is_known(module: str) -> bool:
+    """Whether a module is one that an extra of this package brings."""
+    return module.partition(".")[0] in EXTRAS
 
 
 def cure(module: str) -> str:

@@ -40,6 +40,11 @@ RULES = [
     Rule("bash tools/demo.sh", needs="minutes; tests/test_demo.py runs it with --quick"),
     Rule("bash tools/check.sh*", needs="to be outside of the tests, which it runs"),
     Rule("pip install *", needs="a package index, and an environment to change"),
+    # export.md
+    Rule("focalnet export focalnet_tiny_lrf *", needs="a network, and published weights"),
+    Rule("focalnet export *", needs="half a minute each; tests/export and tests/openmmlab/test_deploy.py run them"),
+    Rule("focalnet predict work_dirs/upernet.onnx *", needs="what was exported before"),
+    Rule("python work_dirs/upernet_example.py *", needs="what was exported before"),
     # command.md
     Rule("focalnet sample data/sample", add="--train 4 --val 2 --size 64"),
     Rule(
@@ -88,11 +93,6 @@ RULES = [
     Rule("python tools/predict.py *dino_focalnet_sample.py *", replace=("epoch_8.pth", "epoch_1.pth")),
     # models.md
     Rule("python tools/pretrain_mim.py *", add="--steps 1 --warmup-steps 0 --batch-size 2"),
-    # export.md
-    Rule("focalnet export focalnet_tiny_lrf *", needs="a network, and published weights"),
-    Rule("focalnet export *", needs="half a minute each; tests/export and tests/openmmlab/test_deploy.py run them"),
-    Rule("focalnet predict work_dirs/upernet.onnx *", needs="what was exported before"),
-    Rule("python work_dirs/upernet_example.py *", needs="what was exported before"),
     Rule("python examples/serve.py *", needs="to run until it is stopped; tests/test_serve.py does"),
     Rule("curl *", needs="the service of the line before"),
     # explore.md, report.md

@@ -21,6 +21,7 @@ from torch import nn
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.command import test as test_tool
 from focalnet_backbone.openmmlab import FocalNet
+from focalnet_backbone.openmmlab.classifier import PREFIX
 from focalnet_backbone.openmmlab.predict import load_model
 from tests.checkpoints.hostile import HOSTILE, zip_with_attack
 from tests.checkpoints.server import FileServer
@@ -76,8 +77,8 @@ class ModelCloud:
         return SimpleNamespace(name=os.path.basename(path), download=download)
 
 
-# The names of published detectors are schemes too; they lead to addresses, which are among these.
-SCHEMES = sorted(name for name in CheckpointLoader._schemes if not name.endswith("$"))
+# The names of published detectors are schemes too; they lead to addresses, which are among these. So is a classifier's.
+SCHEMES = sorted(name for name in CheckpointLoader._schemes if not name.endswith("$") and name != PREFIX)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -92,6 +93,15 @@ def test_by_every_scheme_weights_are_read_and_code_is_refused(names, tmp_path, s
         with pytest.raises(CheckpointError, match=r"pickle that needs more than tensors"):
             CheckpointLoader.load_checkpoint(names(path)[scheme], logger="silent")
         assert not (tmp_path / "code_was_run").exists()
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_the_scheme_of_classifiers_runs_no_code_either(tmp_path, kind):
+    path = tmp_path / "weights.pth"
+    HOSTILE[kind](path, tmp_path / "code_was_run")
+    with pytest.raises(CheckpointError, match=r"pickle that needs more than tensors"):
+        CheckpointLoader.load_checkpoint(f"{PREFIX}{path}", logger="silent")
+    assert not (tmp_path / "code_was_run").exists()
 
 
 class Head(BaseModule):
