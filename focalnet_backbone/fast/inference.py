@@ -111,6 +111,7 @@ class _Block:
             for n, eps in zip(names, epsilons, strict=False)
         ]
         self.norm1, self.norm2, self.modulation_norm = [*norms, None][:3]
+        self.packed: dict[tuple[str, tuple[int, int]], Tensor | None] = {}
         self.kernels = [value for name, value in p.items() if name.startswith("modulation.focal_layers.")]
         self.hidden = len(p["mlp.fc1.weight"])
         self.normalize_modulator = normalize_modulator
@@ -170,7 +171,9 @@ class _Block:
         weight, bias = self.p[f"{layer}.weight"], self.p.get(f"{layer}.bias")
         rows = rows or (0, len(weight))
         bias = None if bias is None else bias[slice(*rows)]
-        packed = pack(weight, *rows)
+        if (layer, rows) not in self.packed:
+            self.packed[layer, rows] = pack(weight, *rows)
+        packed = self.packed[layer, rows]
         if packed is not None:
             y = packed_linear(x, packed, bias, base=base, gelu=self.approximate if gelu else None)
             return y if out is None else out.copy_(y)
