@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from focalnet_backbone.benchmark.contenders import Contender
 from focalnet_backbone.benchmark.timing import time_once
 from focalnet_backbone.fast.kernels import depthwise
-from focalnet_backbone.fast.packing import pack, packed_linear
 
 _TRIALS = 2
 
@@ -68,9 +67,7 @@ def _candidates(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | Non
     if isinstance(module, nn.Linear) or module.kernel_size == (1, 1):
         rows = x if isinstance(module, nn.Linear) else x.permute(0, 2, 3, 1)
         maps, matrix = rows.permute(0, 3, 1, 2), weight.flatten(1)
-        ways = [lambda: F.linear(rows, matrix, bias), lambda: F.conv2d(maps, matrix[:, :, None, None], bias)]
-        packed = pack(nn.Parameter(matrix))
-        return ways if packed is None else [*ways, lambda: packed_linear(rows, packed, bias)]
+        return [lambda: F.linear(rows, matrix, bias), lambda: F.conv2d(maps, matrix[:, :, None, None], bias)]
     plain = [lambda: F.conv2d(x, weight, bias, module.stride, module.padding, groups=module.groups)]
     if module.groups == 1:
         return plain

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet_backbone.fast.kernels import depthwise_gelu, linear
-from focalnet_backbone.fast.packing import pack, packed_linear
 
 # Bytes of a tile's hidden layer on the CPU, which a third-level cache holds. Tiles that second-level caches hold (a
 # quarter of that) take 8 % longer, as every call has its overhead, and so do tiles four times as large.
@@ -111,7 +110,6 @@ class _Block:
             for n, eps in zip(names, epsilons, strict=False)
         ]
         self.norm1, self.norm2, self.modulation_norm = [*norms, None][:3]
-        self.packed: dict[tuple[str, tuple[int, int]], Tensor | None] = {}
         self.kernels = [value for name, value in p.items() if name.startswith("modulation.focal_layers.")]
         self.hidden = len(p["mlp.fc1.weight"])
         self.normalize_modulator = normalize_modulator
@@ -171,12 +169,6 @@ class _Block:
         weight, bias = self.p[f"{layer}.weight"], self.p.get(f"{layer}.bias")
         rows = rows or (0, len(weight))
         bias = None if bias is None else bias[slice(*rows)]
-        if (layer, rows) not in self.packed:
-            self.packed[layer, rows] = pack(weight, *rows)
-        packed = self.packed[layer, rows]
-        if packed is not None:
-            y = packed_linear(x, packed, bias, base=base, gelu=self.approximate if gelu else None)
-            return y if out is None else out.copy_(y)
         y = linear(x, weight.flatten(1)[slice(*rows)], bias, base=base, out=out)
         return torch.ops.aten.gelu_(y, approximate=self.approximate) if gelu else y
 

@@ -18,7 +18,6 @@ from torch.autograd import Function
 
 from focalnet_backbone.fast.inference import compute_dtype, tiles
 from focalnet_backbone.fast.kernels import depthwise, depthwise_input_gradient, depthwise_weight_gradient, linear
-from focalnet_backbone.fast.packing import forget
 
 aten = torch.ops.aten
 
@@ -29,7 +28,6 @@ _BACKWARD_WIDTHS = 8
 def run_branch(layer: nn.Module, norm: nn.LayerNorm | None, gamma: Tensor | None, x: Tensor) -> Tensor:
     """`gamma * layer(norm(x))` of `(N, H, W, C)`, for a stock FocalModulation or Mlp; norm and gamma may be None."""
     parameters = dict(layer.named_parameters())
-    forget(parameters.values())
     function, last = (_Modulate, "proj") if "proj.weight" in parameters else (_FeedForward, "fc2")
     dtype = compute_dtype(x, parameters[f"{last}.weight"])
     if gamma is not None:
