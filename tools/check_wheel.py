@@ -74,6 +74,10 @@ EXAMPLES = {
         ["-c", "import focalnet_backbone.openmmlab; from mmdet.apis import DetInferencer; "
          f"DetInferencer('mask_rcnn_focalnet_sample', 'det/iter_1.pth', 'cpu')('{PHOTO}')"],
     ],
+    "shards": [
+        ["extract", "data/sample/images/validation", "--max-size", "64", "--pool", "gap", "--out", "features.parquet"],
+    ],
+    "export": [["export", "focalnet_tiny_srf", "--backbone", "--to", "onnx", "--out", "backbone.onnx"]],
     "all": [["doctor", "core", "detectron2", "mmsegmentation", "mmdetection", "mmpretrain", "viz"]],
 }  # fmt: skip
 
