@@ -77,7 +77,11 @@ EXAMPLES = {
     "shards": [
         ["extract", "data/sample/images/validation", "--max-size", "64", "--pool", "gap", "--out", "features.parquet"],
     ],
-    "export": [["export", "focalnet_tiny_srf", "--backbone", "--to", "onnx", "--out", "backbone.onnx"]],
+    "export": [
+        ["-c", "import torch; from focalnet_backbone import create_backbone; "
+         "torch.save(create_backbone('focalnet_tiny_srf').state_dict(), 'random.pth')"],
+        ["export", "random.pth", "--backbone", "--to", "onnx", "--out", "backbone.onnx"],
+    ],
     "all": [["doctor", "core", "detectron2", "mmsegmentation", "mmdetection", "mmpretrain", "viz"]],
 }  # fmt: skip
 
