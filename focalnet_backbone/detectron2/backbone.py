@@ -88,7 +88,9 @@ def freeze_unread(model: nn.Module) -> None:
     """Take out of training what a model's FocalNet has for maps that no FPN or head reads, and say so in one line."""
     backbones = [module for module in model.modules() if isinstance(module, FocalNetBackbone)]
     readers = [module for module in model.modules() if isinstance(module, FPN) and module.bottom_up in backbones]
-    # Above an FPN, modules ask for its maps.
+    # Above an FPN, modules ask for its maps. How a part of another project reads maps, nobody knows.
+    if not readers and not all(type(module).__module__.startswith(_KNOWN) for module in model.modules()):
+        return
     modules = [part for fpn in readers for part in (fpn, fpn.top_block)] if readers else model.modules()
     asked = {name for module in modules for key in _READING for name in _names(getattr(module, key, ()))}
     for backbone in backbones:
@@ -101,6 +103,9 @@ def freeze_unread(model: nn.Module) -> None:
                 ", ".join(backbone.out_features),
             )
 
+
+_KNOWN = ("detectron2.", "focalnet_backbone.", "fvcore.", "torch.", "torchvision.")
+"""Packages whose modules say by `_READING` which maps they read."""
 
 _READING = (
     "in_features",
