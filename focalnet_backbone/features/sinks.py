@@ -180,7 +180,8 @@ class TableSink(Sink):
             if values.ndim == 2:
                 columns.append(pa.FixedSizeListArray.from_arrays(flat, length))
             else:
-                columns.append(pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * length), flat))
+                ends = pa.array(np.arange(count + 1) * length, type=pa.int32())  # Which refuses what is beyond 2 GiB.
+                columns.append(pa.ListArray.from_arrays(ends, flat))
                 columns.append([list(values.shape[1:])] * count)
             self._bytes += values.nbytes
         arrays = [

@@ -7,6 +7,7 @@ A shard is what is read, computed and written as one. An address is anything tha
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import tarfile
@@ -433,6 +434,12 @@ def _cut_saved(path: str, *, column: str | None, key_column: str | None, shard_s
 
 def _load_saved(path: str, column: str) -> Any:
     """A dataset of `save_to_disk`, its images not decoded, as that is not left to who stored them."""
+    return _load_state(path, column, _state(f"{path.rstrip('/')}/state.json"))
+
+
+@functools.lru_cache(maxsize=4)
+def _load_state(path: str, column: str, state: str) -> Any:
+    """The dataset as its `state.json` has it, which each shard would open anew, and twice."""
     from datasets import Image, load_from_disk
 
     with reaching(path):

@@ -9,13 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 from focalnet_backbone.features.dataset import FeatureDataset
 from focalnet_backbone.features.ray_engine import extract_by_ray
 from focalnet_backbone.features.sources import find_shards
 from tests.features.shard_inputs import content_below, make_job, run, small_extractor, write_tar, write_tars
-
-ray = pytest.importorskip("ray")
 
 
 @pytest.fixture(scope="module")
