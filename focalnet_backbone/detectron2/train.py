@@ -30,8 +30,9 @@ from focalnet_backbone.checkpoints.files import read_file
 from focalnet_backbone.detectron2.backbone import freeze_unread
 from focalnet_backbone.detectron2.checkpoint import FocalNetCheckpointer
 from focalnet_backbone.detectron2.datasets import categories_of
-from focalnet_backbone.detectron2.jobs import Job, first_line
+from focalnet_backbone.detectron2.jobs import Job
 from focalnet_backbone.detectron2.loader import derive_seed
+from focalnet_backbone.system.command_line import first_line
 from focalnet_backbone.system.files import remove_unfinished
 from focalnet_backbone.system.interruption import Stopped, raise_on_signals, stop_signals
 from focalnet_backbone.system.outputs import check_apart, check_writable, claim, is_own

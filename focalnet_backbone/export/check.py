@@ -12,6 +12,7 @@ from torch import Tensor
 
 from focalnet_backbone.export.formats import Run
 from focalnet_backbone.export.sources import Exportable
+from focalnet_backbone.system.command_line import first_line
 
 TOLERANCE = 1e-3
 """Largest difference that is allowed, in units of the largest value of an output, where that is above 1."""
@@ -85,8 +86,7 @@ def _compare(exportable: Exportable, run: Run, images: Tensor) -> Comparison:
         try:
             found, time_of_file = _timed(run, images)
         except Exception as error:  # Each runtime has errors of its own.
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"the exported file fails on an input of {shape}: {reason}") from error
+            raise ValueError(f"the exported file fails on an input of {shape}: {first_line(error)}") from error
     measure = _compare_objects if exportable.task == "detection" else _compare_outputs
     differences, allowed = measure(exportable.outputs, expected, found, shape)
     return Comparison(tuple(images.shape), differences, allowed, eager, time_of_file)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from focalnet_backbone.export.sources import INPUT, Exportable
+from focalnet_backbone.system.command_line import first_line
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "aoti": ".pt2", "torchscript": ".pt"}
 """Ending of a file of each format."""
@@ -90,8 +91,7 @@ def _trace(exportable: Exportable, example: Tensor, free: bool) -> torch.export.
         with torch.no_grad():
             return torch.export.export(exportable.module, (example,), dynamic_shapes=(shapes,), strict=False)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"the model cannot be exported: {reason}") from error
+        raise ValueError(f"the model cannot be exported: {first_line(error)}") from error
 
 
 def _check_tools(exportable: Exportable, target: str) -> None:

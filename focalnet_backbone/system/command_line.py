@@ -100,6 +100,12 @@ def one_line(error: BaseException) -> str:
     return printable(" ".join(text.split()))
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, for those of frameworks and exporters that go on for a page."""
+    text = str(error.args[0] if error.args else error).strip()
+    return text.splitlines()[0] if text else repr(error)
+
+
 def _missing_module(error: BaseException) -> str | None:
     """The module whose absence an error tells, or hides, as mmengine's of `custom_imports` does."""
     if isinstance(error, ModuleNotFoundError):

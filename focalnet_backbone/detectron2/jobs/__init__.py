@@ -8,9 +8,9 @@ from pathlib import Path
 
 from focalnet_backbone.detectron2.jobs.from_lazy import LAZY_MARK, LazyJob
 from focalnet_backbone.detectron2.jobs.from_yaml import YamlJob, load_yaml
-from focalnet_backbone.detectron2.jobs.job import Job, first_line
+from focalnet_backbone.detectron2.jobs.job import Job
 
-__all__ = ["Job", "LazyJob", "YamlJob", "first_line", "load_job", "load_yaml"]
+__all__ = ["Job", "LazyJob", "YamlJob", "load_job", "load_yaml"]
 
 
 def load_job(config: str | Path, overrides: Sequence[str] = ()) -> Job:

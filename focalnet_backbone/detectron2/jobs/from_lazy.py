@@ -16,9 +16,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from focalnet_backbone.detectron2.jobs.job import Job, first_line
+from focalnet_backbone.detectron2.jobs.job import Job
 from focalnet_backbone.detectron2.loader import PhotosOnly, build_train_loader
 from focalnet_backbone.detectron2.own_datasets import evaluator_of, register_own
+from focalnet_backbone.system.command_line import first_line
 
 LAZY_MARK = "# The values of the LazyConfig "
 """What a `config.yaml` begins with that `LazyJob.save` wrote; the path of the config follows."""

@@ -23,9 +23,10 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from focalnet_backbone.detectron2.config import add_focalnet_config
-from focalnet_backbone.detectron2.jobs.job import Job, first_line
+from focalnet_backbone.detectron2.jobs.job import Job
 from focalnet_backbone.detectron2.loader import PhotosOnly, build_train_loader, detr_crop
 from focalnet_backbone.detectron2.own_datasets import evaluator_of, register_own
+from focalnet_backbone.system.command_line import first_line
 from focalnet_backbone.system.yaml_text import LARGEST, check_yaml
 
 _TEXT = "tag:yaml.org,2002:str"

@@ -193,9 +193,3 @@ class Job(ABC):
             choose_device(self.device)
         except ValueError as error:
             raise ValueError(f"the config's {error}; {self.device_hint}") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    text = str(error.args[0]) if error.args else ""
-    return text.splitlines()[0] if text else repr(error)
