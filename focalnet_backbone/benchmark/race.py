@@ -21,7 +21,7 @@ from mmengine.utils import import_modules_from_strings
 
 import focalnet_backbone.benchmark.twins.openmmlab  # noqa: F401  (registers ConvNeXt)
 from focalnet_backbone.analysis import count
-from focalnet_backbone.openmmlab.data import leaf_datasets
+from focalnet_backbone.openmmlab.data import training_size
 from focalnet_backbone.openmmlab.runners import CheckData, build_training_runner, load_config
 from focalnet_backbone.own_data import OwnData
 from focalnet_backbone.system.outputs import result_file
@@ -131,6 +131,9 @@ def run(race: Race, entrant: str, seed: int, check: CheckData | None = None) -> 
     Raises what `build_training_runner` raises, and `ValueError` if the config has no four maps of a backbone.
     """
     config = load_config(race.config, race.options, race.own_data)
+    size = training_size(config)
+    if size is None:
+        raise ValueError(f"{race.config} names no size of the images that it trains on")
     folder = race.result(entrant, seed).with_suffix("")
     options = race.options | make_options(config, entrant, seed, race.iterations)
     runner = build_training_runner(
@@ -146,7 +149,7 @@ def run(race: Race, entrant: str, seed: int, check: CheckData | None = None) -> 
     runner.train()
     evaluation = _read_evaluation(runner) or runner.val_loop.run()
     metrics = {METRICS[name]: _percent(name, value) for name, value in evaluation.items() if name in METRICS}
-    parameters, macs = count_backbone(config, entrant, training_size(config))
+    parameters, macs = count_backbone(config, entrant, size)
     result = {
         "race": race.name,
         "entrant": entrant,
@@ -257,18 +260,6 @@ def _shorten(config: Config, iterations: int) -> dict[str, Any]:
         "param_scheduler": schedule,
         "default_hooks.checkpoint.interval": max(1, iterations // 4),
     }
-
-
-def training_size(config: Config) -> tuple[int, int]:
-    """Height and width in pixels of the images that a config trains on, as its pipeline names them."""
-    dataset = next(iter(leaf_datasets(config.train_dataloader.dataset)))
-    for step in reversed(dataset.get("pipeline", ())):
-        if step.get("crop_size"):
-            return tuple(step["crop_size"])
-        if step.get("scale"):
-            width, height = step["scale"]
-            return height, width
-    raise ValueError(f"{config.filename}: no step of train_dataloader's pipeline names a size")
 
 
 def count_backbone(config: Config, entrant: str, size: tuple[int, int]) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from focalnet_backbone.benchmark.memory import saved_bytes
 from focalnet_backbone.benchmark.whole_models import WholeModel
+from focalnet_backbone.openmmlab.data import training_size
 from focalnet_backbone.openmmlab.runners import load_config
 
 GPU_SIZES = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141)
@@ -101,7 +102,7 @@ def estimate(
     if name not in STATES:
         raise ValueError(f"{config}: it is not known what {name} keeps; known are {', '.join(STATES)}")
     model = _build(cfg)
-    size = size or training_size(cfg)
+    size = size or training_size(cfg) or (800, 1333)
     batch_size = batch_size or cfg.train_dataloader.batch_size
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     tensors = [*model.parameters(), *model.buffers()]
@@ -117,14 +118,6 @@ def estimate(
         batch_size=batch_size,
         optimizer_name=name,
     )
-
-
-def training_size(cfg: Config) -> tuple[int, int]:
-    """Height and width in pixels that a config pads its images to in training, or else 800x1333."""
-    preprocessor = cfg.model.get("data_preprocessor") or {}
-    augments = preprocessor.get("batch_augments") or ()
-    size = preprocessor.get("size") or next((step["size"] for step in augments if step.get("size")), (800, 1333))
-    return tuple(size)
 
 
 def _build(cfg: Config) -> nn.Module:

@@ -98,8 +98,9 @@ def check_data(config: Config, loaders: tuple[str, ...]) -> None:
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """All results of races in a folder, the backbones of each in our order."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/*-*.json")) if is_own(path)]
     order = list(ENTRANTS)
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/*-*.json")) if is_own(path)]
+    found = [result for result in found if isinstance(result, dict) and result.get("entrant") in order]
     return sorted(found, key=lambda result: (result["race"], order.index(result["entrant"]), result["seed"]))
 
 

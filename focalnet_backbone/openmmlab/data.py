@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from mmengine.config import Config
 from PIL import Image
 
 from focalnet_backbone.features.images import check_photo
@@ -24,6 +25,22 @@ def leaf_datasets(dataset: Mapping) -> Iterator[Mapping]:
             yield from leaf_datasets(part)
     else:
         yield dataset
+
+
+def training_size(cfg: Config) -> tuple[int, int] | None:
+    """Height and width in pixels of a config's training images: to which its pipeline crops or scales them, or its
+    preprocessor pads them. None if none of these tells one size."""
+    dataset = next(iter(leaf_datasets(cfg.train_dataloader.dataset)))
+    for step in reversed(dataset.get("pipeline", ())):
+        if step.get("crop_size"):
+            return tuple(step["crop_size"])
+        if step.get("scale"):
+            width, height = step["scale"]
+            return height, width
+    preprocessor = cfg.model.get("data_preprocessor") or {}
+    augments = preprocessor.get("batch_augments") or ()
+    size = preprocessor.get("size") or next((step["size"] for step in augments if step.get("size")), None)
+    return size and tuple(size)
 
 
 def name_damaged_files(dataset: Any) -> None:
