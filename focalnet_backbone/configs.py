@@ -87,11 +87,14 @@ def describe_config(path: Path) -> str:
 def is_mmengine(config: Path) -> bool:
     """Whether a config is one of mmengine's: Python that names a base or a default scope, or reads its base.
 
-    Raises `SyntaxError` if it is no Python.
+    Raises `ValueError` if it is no Python.
     """
     if config.suffix != ".py":
         return False
     text = config.read_text(encoding="utf-8")
-    nodes = list(ast.walk(ast.parse(text, str(config))))
+    try:
+        nodes = list(ast.walk(ast.parse(text, str(config))))
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{config} is no valid config: {error}") from error
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
     return bool(names & {"_base_", "default_scope", "read_base"})

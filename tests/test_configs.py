@@ -45,3 +45,10 @@ def test_a_users_file_goes_before_a_config_of_that_name(tmp_path, monkeypatch):
 def test_a_misspelt_name_is_answered_with_the_nearest():
     with pytest.raises(FileNotFoundError, match=r"no config at upernet_sample, .* mean 'upernet_focalnet_sample'"):
         open_config("upernet_sample")
+
+
+@pytest.mark.parametrize("text", ["model = dict(", "a = 1\x00", "(" * 5000], ids=["cut off", "binary", "too deep"])
+def test_a_config_that_is_no_python_is_named(tmp_path, text):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ValueError, match=r"mine\.py is no valid config: "):
+        is_mmengine(tmp_path / "mine.py")

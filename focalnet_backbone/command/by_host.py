@@ -64,7 +64,7 @@ def _run(help_text: str, name: str, run_detectron2: Callable[[Path, list[str]], 
     try:
         config = open_config(arguments[position])
         of_mmengine = is_mmengine(config)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return fail(f"focalnet {name}", error)
     if of_mmengine:
         return import_module(f"focalnet_backbone.command.{name}").main([str(config), *rest])

@@ -77,6 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell_findings(TOOL, report.findings)
     except DataError as error:
         return fail_data(TOOL, error)
-    except (ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError) as error:
+    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
         return fail(TOOL, error)
     return 0

@@ -97,7 +97,7 @@ def main() -> int:
             "results": {},
         }
         report = read_earlier(outputs["json"], report, force=args.force)
-    except (KeyError, OSError, SyntaxError, TypeError, ValueError) as error:
+    except (KeyError, OSError, TypeError, ValueError) as error:
         return fail("compare.py", error)
     title = f"{args.batch_size} x {size[0]}x{size[1]}, {format_environment(report['environment'])}"
     print(title, flush=True)

@@ -51,6 +51,6 @@ def main() -> int:
                 unfinished.write_text(text, encoding="utf-8")
         else:
             print(text, end="")
-    except (KeyError, OSError, SyntaxError, TypeError, ValueError) as error:
+    except (KeyError, OSError, TypeError, ValueError) as error:
         return fail("focalnet config", error)
     return 0

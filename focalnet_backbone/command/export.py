@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_writable(output)
         exportable = open_exportable(args.source, args.weights, backbone=args.backbone, photos=photos)
         done = export_to_file(exportable, args.to, args.out, size=args.size, force=args.force)
-    except (CheckpointError, ImportError, KeyError, OSError, RuntimeError, SyntaxError, TypeError, ValueError) as error:
+    except (CheckpointError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         return fail(TOOL, error)
     print(done)
     print(f"written to {', '.join(map(str, done.files))}")

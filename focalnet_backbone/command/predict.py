@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             force=args.force,
             report=lambda line: tqdm.write(line, file=sys.stderr),
         )
-    except (CheckpointError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError) as error:
+    except (CheckpointError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
         return fail(TOOL, error)
     print(f"{summary}, written to {args.out}")
     for reason in summary.failed:

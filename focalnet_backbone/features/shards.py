@@ -163,12 +163,14 @@ def prepare(
         if there and not force:
             raise FileExistsError(f"{job.out} exists already and was not written by this program; --force replaces it")
         described = {}
-    if described and not force:
+    # A run of which no input could be read leaves a description alone, which holds up nobody.
+    held = bool(described) and bool(set(there) - {DESCRIPTION, MANIFESTS, "zarr.json"} or store.names(MANIFESTS))
+    if held and not force:
         if not resume:
             raise FileExistsError(f"{job.out} holds features already; --resume goes on with them, --force begins anew")
         _check_same(job, described)
         _check_known(job, store, shards)
-    if not described or force:
+    if not held or force:
         for name in _own_names(job, store, shards):
             store.remove(name)
         if job.layout.kind == "zarr":  # So that the whole is a group that zarr opens.

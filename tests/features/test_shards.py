@@ -222,6 +222,14 @@ def test_a_shard_that_changed_or_whose_output_is_gone_is_done_again(extractor, t
     assert FeatureDataset(tmp_path / "out.wds")[-1]["key"] == "new"
 
 
+def test_a_run_that_could_read_nothing_does_not_hold_up_the_next(extractor, tmp_path):
+    (tmp_path / "bad.tar").write_bytes(b"no tar")
+    out = tmp_path / "out.parquet"
+    assert run(extractor, find_shards([str(tmp_path / "bad.tar")]), out).failed
+    write_tars(tmp_path / "tars", shards=1)
+    assert run(extractor, find_shards([str(tmp_path / "tars")]), out, pool="gap").written == 7
+
+
 def test_features_are_not_mixed_or_lost(extractor, shards, tmp_path):
     out = tmp_path / "out.wds"
     run(extractor, shards, out)
