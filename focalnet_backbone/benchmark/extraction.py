@@ -22,7 +22,8 @@ from PIL import Image
 from focalnet_backbone.benchmark.memory import peak_bytes
 from focalnet_backbone.create import create_backbone
 from focalnet_backbone.features.extractor import FeatureExtractor
-from focalnet_backbone.features.shards import extract_to_shards, make_layout, new_job
+from focalnet_backbone.features.shard_job import make_layout, new_job
+from focalnet_backbone.features.shards import extract_to_shards
 from focalnet_backbone.features.sources import find_shards
 from focalnet_backbone.network.backbone import FocalNet
 

@@ -34,7 +34,8 @@ from tqdm import tqdm
 from focalnet_backbone.create import DEFAULT_VARIANT, open_backbone
 from focalnet_backbone.features.extractor import FeatureExtractor
 from focalnet_backbone.features.pooling import POOLS, Boxes
-from focalnet_backbone.features.shards import OUT_DTYPES, extract_to_shards, make_layout, new_job
+from focalnet_backbone.features.shard_job import OUT_DTYPES, make_layout, new_job
+from focalnet_backbone.features.shards import extract_to_shards
 from focalnet_backbone.features.sinks import KINDS
 from focalnet_backbone.features.sources import are_photos, find_shards
 from focalnet_backbone.features.to_files import ExtractionSummary, extract_to_files, plan_outputs

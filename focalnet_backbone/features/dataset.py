@@ -20,8 +20,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from focalnet_backbone.features.manifests import DESCRIPTION, MANIFESTS
 from focalnet_backbone.features.pyramid import FeaturePyramid
-from focalnet_backbone.features.shards import DESCRIPTION, FORMAT, MANIFESTS
+from focalnet_backbone.features.shard_job import FORMAT
 from focalnet_backbone.features.sinks import Layout
 from focalnet_backbone.features.store import Store
 

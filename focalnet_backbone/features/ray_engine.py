@@ -17,7 +17,9 @@ from typing import Any
 from tqdm import tqdm
 
 from focalnet_backbone.features.extractor import FeatureExtractor
-from focalnet_backbone.features.shards import ShardJob, ShardSummary, done_before, extract_shards, prepare
+from focalnet_backbone.features.manifests import done_before, prepare
+from focalnet_backbone.features.shard_job import ShardJob, ShardSummary
+from focalnet_backbone.features.shards import extract_shards
 from focalnet_backbone.features.sources import Shard
 from focalnet_backbone.features.store import Store
 from focalnet_backbone.system.command_line import printable

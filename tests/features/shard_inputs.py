@@ -16,7 +16,8 @@ from PIL import Image
 
 from focalnet_backbone import FeatureExtractor, FocalNet
 from focalnet_backbone.features.pooling import Boxes
-from focalnet_backbone.features.shards import ShardJob, extract_to_shards, make_layout, new_job
+from focalnet_backbone.features.shard_job import ShardJob, make_layout, new_job
+from focalnet_backbone.features.shards import extract_to_shards
 from focalnet_backbone.features.sources import Shard, find_shards
 
 CAT = skimage.data.chelsea()

@@ -160,7 +160,8 @@ def test_bad_coco_files_are_named(tmp_path):
 
 
 def test_half_precision_is_stored_where_it_is_asked_for(extractor, shards, tmp_path):
-    from focalnet_backbone.features.shards import extract_to_shards, make_layout, new_job
+    from focalnet_backbone.features.shard_job import make_layout, new_job
+    from focalnet_backbone.features.shards import extract_to_shards
 
     out = str(tmp_path / "out.parquet")
     job = new_job(extractor, out, make_layout(extractor, out, pool="gap", dtype="float16"))
