@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from focalnet_backbone.features.image_shards import Shard
 from focalnet_backbone.features.shard_job import FORMAT, ShardJob, ShardSummary
 from focalnet_backbone.features.sinks import SUFFIXES
-from focalnet_backbone.features.sources import Shard
 from focalnet_backbone.features.store import Store
 
 DESCRIPTION = "_focalnet.json"

@@ -17,10 +17,10 @@ from typing import Any
 from tqdm import tqdm
 
 from focalnet_backbone.features.extractor import FeatureExtractor
+from focalnet_backbone.features.image_shards import Shard
 from focalnet_backbone.features.manifests import done_before, prepare
 from focalnet_backbone.features.shard_job import ShardJob, ShardSummary
 from focalnet_backbone.features.shards import extract_shards
-from focalnet_backbone.features.sources import Shard
 from focalnet_backbone.features.store import Store
 from focalnet_backbone.system.command_line import printable
 from focalnet_backbone.system.interruption import Stopped, stop_signals

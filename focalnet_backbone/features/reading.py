@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from focalnet_backbone.features.addresses import is_address, open_address
 from focalnet_backbone.features.batches import Photo
+from focalnet_backbone.features.image_shards import Sample, Shard
 from focalnet_backbone.features.images import decode_image, limit_size, load_image
 from focalnet_backbone.features.pooling import Boxes
 from focalnet_backbone.features.shard_job import ShardJob
-from focalnet_backbone.features.sources import Sample, Shard, is_address, open_address
 from focalnet_backbone.system.command_line import is_out_of_memory, one_line
 
 T = TypeVar("T")

@@ -21,12 +21,12 @@ from tqdm import tqdm
 
 from focalnet_backbone.features.batches import Photo, SizeBuffer
 from focalnet_backbone.features.extractor import FeatureExtractor
+from focalnet_backbone.features.image_shards import Shard
 from focalnet_backbone.features.manifests import MANIFESTS, prepare
 from focalnet_backbone.features.pooling import Box, corners, pool_boxes, pool_image
 from focalnet_backbone.features.reading import read_photos, thread_pool
 from focalnet_backbone.features.shard_job import ShardJob, ShardSummary
 from focalnet_backbone.features.sinks import SINKS, SUFFIXES, Rows
-from focalnet_backbone.features.sources import Shard
 from focalnet_backbone.features.store import Store
 from focalnet_backbone.system.command_line import is_out_of_memory
 from focalnet_backbone.system.interruption import Stopped, stop_signals

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from focalnet_backbone.features.sources import is_address, reaching
+from focalnet_backbone.features.addresses import is_address, reaching
 from focalnet_backbone.system.files import whole_file, whole_folder
 from focalnet_backbone.system.outputs import check_writable
 

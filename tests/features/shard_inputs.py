@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 
 from focalnet_backbone import FeatureExtractor, FocalNet
+from focalnet_backbone.features.image_shards import Shard
 from focalnet_backbone.features.pooling import Boxes
 from focalnet_backbone.features.shard_job import ShardJob, make_layout, new_job
 from focalnet_backbone.features.shards import extract_to_shards
-from focalnet_backbone.features.sources import Shard, find_shards
+from focalnet_backbone.features.sources import find_shards
 
 CAT = skimage.data.chelsea()
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 
-from focalnet_backbone.features.sources import SourceError, are_photos, find_shards
+from focalnet_backbone.features.addresses import SourceError
+from focalnet_backbone.features.sources import are_photos, find_shards
 from tests.features.shard_inputs import photo_bytes, write_parquet, write_tar, write_tars
 
 
