@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet_backbone.benchmark.contenders import Contender
-from focalnet_backbone.benchmark.timing import time_once
+from focalnet_backbone.benchmark.timing import calls_per_timing, time_once
 from focalnet_backbone.fast.kernels import depthwise
 
 _TRIALS = 2
@@ -59,7 +59,8 @@ def _fastest_kernel(module: nn.Module, shape: tuple[int, ...], like: Tensor) -> 
     candidates = _candidates(module, x, weight, bias)
     best = {}
     for candidate in candidates:
-        best[candidate] = min(time_once(candidate, x.device) for _ in range(_TRIALS))
+        calls = calls_per_timing(candidate, x.device)
+        best[candidate] = min(time_once(candidate, x.device, calls) for _ in range(_TRIALS))
     return min(best, key=best.get)
 
 

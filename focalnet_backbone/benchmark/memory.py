@@ -38,6 +38,8 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
     """
     gc.collect()
     if device.type == "cuda":
+        # Once before, so that what libraries take for themselves at their first call is not counted.
+        run()
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

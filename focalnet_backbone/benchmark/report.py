@@ -37,7 +37,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     """The processor or GPU, its threads, and the versions of what is compared."""
     versions = {name: version(name) for name in ("torch", *PEERS) if importlib.util.find_spec(name)}
     if device.type == "cuda":
-        return {"device": torch.cuda.get_device_name(device), "versions": versions}
+        return {"device": torch.cuda.get_device_name(device), "gpu": _describe_gpu(device), "versions": versions}
     return {
         "device": _processor(),
         "cores": os.cpu_count(),
@@ -47,11 +47,23 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+def _describe_gpu(device: torch.device) -> dict[str, str]:
+    """What a GPU's times depend on beside its name."""
+    tf32 = {"products": torch.backends.cuda.matmul.allow_tf32, "convolutions": torch.backends.cudnn.allow_tf32}
+    return {
+        "compute capability": ".".join(map(str, torch.cuda.get_device_capability(device))),
+        "CUDA": str(torch.version.cuda),
+        "cuDNN": str(torch.backends.cudnn.version()),
+        "TF32 in": " and ".join(name for name, allowed in tf32.items() if allowed) or "nothing",
+    }
+
+
 def format_environment(environment: dict[str, Any]) -> str:
     """What `describe_environment` found, as a line of text."""
     parts = [environment["device"]]
     if "threads" in environment:
         parts += [f"{environment['cores']} cores", f"{environment['threads']} threads", environment["capability"]]
+    parts += [f"{name} {value}" for name, value in environment.get("gpu", {}).items()]
     return ", ".join([*parts, *(f"{name} {version}" for name, version in environment["versions"].items())])
 
 
@@ -75,7 +87,7 @@ def format_case(result: dict[str, Any]) -> str:
             for name, entry in entries.items():
                 low, high = entry["quartiles"]
                 ratio = "" if name == OURS else f"{entry['ratio']:8.2f}x ours [{low:.2f}, {high:.2f}]"
-                lines.append(f"    {name:<22}{entry['seconds'] * 1e3:10.1f} ms{ratio}")
+                lines.append(f"    {name:<22}{_milliseconds(entry['seconds']):>10} ms{ratio}")
         if measure == "autocast" and measure in result:
             lines.append(f"    relative error of the features {result[measure]['error']:.4f}")
     if "memory" in result:
@@ -85,6 +97,12 @@ def format_case(result: dict[str, Any]) -> str:
             ratio = "" if name == OURS else f"{entry['ratio']:8.2f}x ours"
             lines.append(f"    {name:<22}{entry['saved'] / 1e6:10,.0f} MB{peak:>14}{ratio}")
     return "\n".join(lines)
+
+
+def _milliseconds(seconds: float) -> str:
+    """Whole milliseconds of a processor's times, three digits of a GPU's."""
+    milliseconds = seconds * 1e3
+    return f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
 
 
 def format_table(cases: list[dict[str, Any]]) -> str:
@@ -110,7 +128,7 @@ def _times(case: dict[str, Any], measure: str, *others: str) -> str:
     if measure not in case:
         return ""
     ours = case[measure][OURS]
-    amount = f"{ours['saved'] / 1e6:,.0f} MB" if measure == "memory" else f"{ours['seconds'] * 1e3:,.0f} ms"
+    amount = f"{ours['saved'] / 1e6:,.0f} MB" if measure == "memory" else f"{_milliseconds(ours['seconds'])} ms"
     ratios = [_ratio(case, measure, name) for name in others]
     return f"{amount} ({', '.join(filter(None, ratios))})"
 
@@ -130,7 +148,7 @@ def format_scaling(result: dict[str, Any]) -> str:
     lines = [f"{result['variant']}, forward by image side"]
     for side, seconds, peak in zip(result["sides"], result["seconds"], result["peak"], strict=True):
         memory = "" if peak is None else f"{peak / 1e6:12,.0f} MB"
-        lines.append(f"    {side:>5} px{seconds * 1e3:12.1f} ms{memory}")
+        lines.append(f"    {side:>5} px{_milliseconds(seconds):>12} ms{memory}")
     for name in ("seconds", "peak"):
         fit = result[f"{name}_fit"]
         if fit:
@@ -167,7 +185,7 @@ def _draw_bars(axis: Any, panel: str, cases: list[dict[str, Any]]) -> None:
             place = line + (row - (len(names) - 1) / 2) * thickness
             label = name if line == 0 else None
             axis.barh(place, value, thickness * 0.92, color=_COLOURS[name], label=label)
-            amount = f"{entry['seconds'] * 1e3:,.0f} ms" if panel != "memory" else f"{entry['saved'] / 1e6:,.0f} MB"
+            amount = f"{_milliseconds(entry['seconds'])} ms" if panel != "memory" else f"{entry['saved'] / 1e6:,.0f} MB"
             axis.text(value + 0.02, place, amount, va="center", fontsize=6)
     labels = [
         f"{c['variant'].removeprefix('focalnet_')}\n{c['batch_size']} x {c['size'][0]}x{c['size'][1]}" for c in cases

@@ -9,38 +9,61 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+# A GPU's events are too coarse, and its calls too short, to time one alone: calls of so many seconds together
+# are timed, after as many as it takes to load kernels, choose among them and raise the clocks.
+_GPU_SECONDS = 0.05
+_GPU_WARM_UP = 3
+_MOST_CALLS = 100
 
-def time_once(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a call takes: by events on the GPU, by the clock on the CPU."""
+
+def time_once(run: Callable[[], object], device: torch.device, calls: int = 1) -> float:
+    """Seconds that a call takes, of several in a row: by events on the GPU, by the clock on the CPU."""
     if device.type == "cuda":
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize(device)
-        start.record()
-        run()
-        end.record()
-        torch.cuda.synchronize(device)
-        return start.elapsed_time(end) / 1e3
+        # Events are of the current device.
+        with torch.cuda.device(device):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            torch.cuda.synchronize()
+            start.record()
+            _repeat(run, calls)
+            end.record()
+            torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1e3 / calls
     start_time = time.perf_counter()
-    run()
-    return time.perf_counter() - start_time
+    _repeat(run, calls)
+    return (time.perf_counter() - start_time) / calls
+
+
+def _repeat(run: Callable[[], object], calls: int) -> None:
+    for _ in range(calls):
+        run()
+
+
+def calls_per_timing(run: Callable[[], object], device: torch.device) -> int:
+    """How many calls to time together: one on the CPU; on a GPU, which is warmed up by this, many short ones."""
+    if device.type != "cuda":
+        return 1
+    _repeat(run, _GPU_WARM_UP)
+    return max(1, min(_MOST_CALLS, round(_GPU_SECONDS / time_once(run, device))))
 
 
 def alternate(
     runs: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Times of each function over rounds in which each is called once, after one round to warm up.
+    """Times of each function over rounds in which each is timed once, after one round to warm up.
 
-    Rounds end after `seconds`, but there is at least one. Each round starts with another function. Where one round
-    takes longer than `seconds`, the one to warm up counts.
+    On the CPU it is called once a round, on a GPU as often as `calls_per_timing` says. Rounds end after `seconds`, but
+    there is at least one. Each round starts with another function. Where one round takes longer than `seconds`, the one
+    to warm up counts.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
+    calls = {name: calls_per_timing(run, device) for name, run in runs.items()}
     begin = time.perf_counter()
     for round_ in range(rounds + 1):
         gc.collect()
         first = round_ % len(names)
         for name in names[first:] + names[:first]:
-            times[name].append(time_once(runs[name], device))
+            times[name].append(time_once(runs[name], device, calls[name]))
         if round_ > 0 and time.perf_counter() - begin > seconds:
             break
         if round_ == 0:

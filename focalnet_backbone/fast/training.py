@@ -9,6 +9,8 @@ cache.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -39,6 +41,17 @@ def run_branch(layer: nn.Module, norm: nn.LayerNorm | None, gamma: Tensor | None
     # The types are what autocast would make of them.
     with torch.autocast(x.device.type, enabled=False):
         return function.apply(layer, norm, tuple(parameters), x, *affine, *values)
+
+
+def _as_in_forward_pass(backward: Callable[[Any, Tensor], tuple]) -> Callable[[Any, Tensor], tuple]:
+    """A backward pass in the types of the forward pass, also if it is called where autocast is on."""
+
+    @wraps(backward)
+    def run(ctx: Any, gradient: Tensor) -> tuple:
+        with torch.autocast(gradient.device.type, enabled=False):
+            return backward(ctx, gradient)
+
+    return run
 
 
 class _Modulate(Function):
@@ -86,6 +99,7 @@ class _Modulate(Function):
         return result.view(x.shape)
 
     @staticmethod
+    @_as_in_forward_pass
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             return _differentiable_backward(ctx, gradient)
@@ -189,6 +203,7 @@ class _FeedForward(Function):
         return result.view(x.shape)
 
     @staticmethod
+    @_as_in_forward_pass
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             return _differentiable_backward(ctx, gradient)

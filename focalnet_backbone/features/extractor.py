@@ -20,6 +20,7 @@ from focalnet_backbone.features.images import (
     limit_size,
     load_image,
     normalize,
+    stack_images,
     to_rgb,
     to_uint8,
 )
@@ -117,7 +118,7 @@ class FeatureExtractor:
     @torch.no_grad()
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """The maps of a batch of images of one size, RGB `(N, 3, H, W)`: `(N, C, H_i, W_i)` by name."""
-        features = self.model(normalize(images.to(self.device), self.dtype))
+        features = self.model(normalize(images.to(self.device, non_blocking=images.is_pinned()), self.dtype))
         return features if self.fpn is None else self.fpn(features)
 
     def stream(
@@ -197,7 +198,7 @@ class FeatureExtractor:
         for group in group_by_size(images):
             for start in range(0, len(group), batch_size):
                 indices = group[start : start + batch_size]
-                features = self.features(torch.stack([images[i] for i in indices]))
+                features = self.features(stack_images([images[i] for i in indices], self.device))
                 for row, i in enumerate(indices):
                     # A map of its own for each image, so that keeping one does not keep the whole batch. The
                     # photo's copy stays what it was when the caller uses the array for the next one.

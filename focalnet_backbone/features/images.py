@@ -8,7 +8,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -216,7 +216,25 @@ def limit_size(image: Tensor, max_size: int | None) -> Tensor:
 def normalize(images: Tensor, dtype: torch.dtype) -> Tensor:
     """RGB images `(..., 3, H, W)`, uint8 or floats in 0 to 1, to the ImageNet-normalised input of the network."""
     images = images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
-    return TF.normalize(images, IMAGENET_MEAN, IMAGENET_STD)
+    # Not by torchvision's function, which waits for a GPU to tell whether a deviation is zero.
+    mean, std = (_per_channel(values, images) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (images - mean).div_(std)
+
+
+def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype).view(-1, 1, 1).to(like.device, non_blocking=True)
+
+
+def stack_images(images: Sequence[Tensor], device: torch.device) -> Tensor:
+    """A batch `(N, 3, H, W)` of images of one size and type, on its way to a device.
+
+    For a GPU it is in memory that the GPU reads by itself, while this program goes on.
+    """
+    if device.type != "cuda" or any(image.is_cuda for image in images):
+        return torch.stack(list(images))
+    first = images[0]
+    batch = torch.empty(len(images), *first.shape, dtype=first.dtype, pin_memory=True)
+    return torch.stack(list(images), out=batch)
 
 
 def to_uint8(image: Tensor) -> Tensor:

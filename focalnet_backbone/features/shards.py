@@ -22,6 +22,7 @@ from tqdm import tqdm
 from focalnet_backbone.features.batches import Photo, SizeBuffer
 from focalnet_backbone.features.extractor import FeatureExtractor
 from focalnet_backbone.features.image_shards import Shard
+from focalnet_backbone.features.images import stack_images
 from focalnet_backbone.features.manifests import MANIFESTS, prepare
 from focalnet_backbone.features.pooling import Box, corners, pool_boxes, pool_image
 from focalnet_backbone.features.reading import read_photos, thread_pool
@@ -315,7 +316,7 @@ def _computed(
 
 @torch.no_grad()
 def _compute_batch(extractor: FeatureExtractor, job: ShardJob, photos: list[Photo]) -> _Computed:
-    images = torch.stack([photo.image for photo in photos])
+    images = stack_images([photo.image for photo in photos], extractor.device)
     begin = time.perf_counter()
     features = extractor.features(images)
     keys = [photo.key for photo in photos]

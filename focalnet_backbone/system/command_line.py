@@ -122,7 +122,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether there was no memory for something, on the CPU or a GPU."""
     if isinstance(error, MemoryError):
         return True
-    words = ("can't allocate memory", "not enough memory", "out of memory")
+    # cuBLAS and cuDNN ask the GPU for memory of their own.
+    words = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,8 @@ from focalnet_backbone import FocalNetConfig
 from focalnet_backbone.benchmark import Case, cases, contenders, measure_case
 from focalnet_backbone.benchmark.floor import make_floor
 from focalnet_backbone.benchmark.memory import peak_bytes, saved_bytes
-from focalnet_backbone.benchmark.timing import alternate, summarise
+from focalnet_backbone.benchmark.report import format_environment
+from focalnet_backbone.benchmark.timing import alternate, calls_per_timing, summarise, time_once
 
 CPU = torch.device("cpu")
 SMALL = {"embed_dim": 8, "depths": [1, 2], "focal_levels": [2, 2], "focal_windows": [3, 3]}
@@ -57,6 +59,19 @@ def test_the_functions_take_turns_and_rounds_end_in_time():
     assert [len(series) for series in times.values()] == [3, 3, 3]
     # No time at all: the round to warm up counts.
     assert [len(series) for series in alternate(runs, CPU, rounds=3, seconds=0).values()] == [1, 1, 1]
+
+
+def test_calls_in_a_row_share_their_time():
+    calls = []
+    seconds = time_once(lambda: (calls.append(1), time.sleep(0.02)), CPU, calls=3)
+    assert len(calls) == 3
+    assert 0.02 <= seconds < 0.05
+    assert calls_per_timing(calls.append, CPU) == 1, "of a processor each call is timed alone"
+
+
+def test_a_gpu_is_described_with_what_its_times_depend_on():
+    environment = {"device": "NVIDIA X", "gpu": {"CUDA": "13.0", "TF32 in": "nothing"}, "versions": {"torch": "2.14"}}
+    assert format_environment(environment) == "NVIDIA X, CUDA 13.0, TF32 in nothing, torch 2.14"
 
 
 def test_ratios_are_taken_within_rounds():

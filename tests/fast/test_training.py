@@ -87,6 +87,18 @@ def test_bfloat16_gradients_are_as_good_as_those_of_plain_autograd(settings):
     assert max(found_errors) < 1.5 * max(plain_errors)
 
 
+@ALL_SETTINGS
+def test_calling_backward_within_autocast_changes_nothing(settings):
+    model = backbone(settings)
+    block = model.layers[1].blocks[1]
+    maps = block(torch.randn(2, 5, 7, 16))
+    found = []
+    for enabled in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(torch.autograd.grad(maps, [*block.modulation.parameters()], maps, retain_graph=True))
+    assert all(torch.equal(inside, outside) for inside, outside in zip(*found, strict=True))
+
+
 def test_drop_path_draws_the_same_numbers_as_the_plain_formulation():
     model = backbone({}, drop_path_rate=0.5).train()
     x = torch.randn(4, 3, 32, 32)

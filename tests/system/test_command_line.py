@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from focalnet_backbone.system.command_line import fail, one_line, parse
+from focalnet_backbone.system.command_line import fail, is_out_of_memory, one_line, parse
 
 
 @pytest.fixture
@@ -125,3 +125,17 @@ def test_too_little_memory_is_one_line(error):
     assert ended.returncode == 2
     assert ended.stderr.startswith("tool: the memory is not enough")
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_a_lack_of_memory_is_told_from_other_errors(error, expected):
+    assert is_out_of_memory(error) == expected
