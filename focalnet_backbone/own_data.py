@@ -6,12 +6,14 @@ import argparse
 import bisect
 import colorsys
 import itertools
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from focalnet_backbone.features.images import IMAGE_SUFFIXES
+from focalnet_backbone.system.inputs import read_text
 
 UNLABELLED = 255
 """The value of pixels of no class, in every host."""
@@ -31,10 +33,10 @@ ARGUMENTS = (
 
 @dataclass(frozen=True)
 class Split:
-    """Photos with their labels.
+    """Photos with their labels: images, a file, or else the folders that the photos lie in.
 
     Attributes:
-        images: folder of the photos.
+        images: folder of the photos; without labels and annotations, of a folder a class.
         labels: folder of label images of the photos' names, each pixel's value telling its class; or None.
         annotations: a file in COCO's detection format that names the photos; or None.
     """
@@ -64,8 +66,13 @@ class OwnData:
 
     @property
     def is_masks(self) -> bool:
-        """Whether its labels are images, rather than COCO files."""
-        return (self.train or self.val).labels is not None
+        """Whether its labels are images."""
+        return self.kind == "masks"
+
+    @property
+    def kind(self) -> str:
+        """What its labels are: "masks" (images), "objects" (COCO files), or "folders" (a folder a class)."""
+        return _kind(self.train or self.val)
 
     @property
     def label_values(self) -> list[int]:
@@ -78,7 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that `read_arguments` reads."""
     group = parser.add_argument_group(
         "data of your own, in place of the config's",
-        "a folder of photos with a folder of label images of the same names, or with a file in COCO's format",
+        "a folder of photos with a folder of label images of the same names, or with a file in COCO's format; alone, "
+        "for classifiers, a folder that has a folder of photos for each class",
     )
     for split, use in (("train", "train on"), ("val", "evaluate on")):
         group.add_argument(f"--{split}-images", type=Path, metavar="DIR", help=f"photos to {use}")
@@ -126,8 +134,11 @@ def read_arguments(args: argparse.Namespace) -> OwnData | None:
         if alone:
             raise ValueError(f"{' and '.join(alone)} describe data of your own; name it by --train-images")
         return None
-    if train and val and (train.labels is None) != (val.labels is None):
-        raise ValueError("the data to train on and to evaluate on must both have label images, or both COCO files")
+    if train and val and _kind(train) != _kind(val):
+        raise ValueError(
+            "the data to train on and to evaluate on must both have label images, or both COCO files, or both be "
+            "folders of classes"
+        )
     classes = _read_classes(given["classes"]) if given["classes"] else None
     data = OwnData(train, val, classes, tuple(sorted(set(given["ignore"]))), given["size"])
     _check_labels(data)
@@ -140,20 +151,34 @@ def _read_split(name: str, given: dict) -> Split | None:
         return None
     if images is None:
         raise ValueError(f"--{name}-{'labels' if labels else 'json'} and --{name}-images go together")
-    if (labels is None) == (annotations is None):
+    if labels is not None and annotations is not None:
         raise ValueError(f"--{name}-images goes with --{name}-labels or with --{name}-json, one of them")
     for folder, what in ((images, "photos"), (labels, "labels")):
         if folder is not None and not folder.is_dir():
             raise FileNotFoundError(f"no folder of {what} at {folder}")
     if annotations is not None and not annotations.is_file():
         raise FileNotFoundError(f"no annotations at {annotations}")
+    if labels is annotations is None and len(list_classes(images)) < 2:
+        raise ValueError(
+            f"--{name}-images goes with --{name}-labels or with --{name}-json; alone it is for classifiers, with a "
+            f"folder for each class, but {images} does not have two"
+        )
     return Split(images, labels, annotations)
+
+
+def _kind(split: Split) -> str:
+    return "masks" if split.labels is not None else "folders" if split.annotations is None else "objects"
+
+
+def list_classes(images: Path) -> list[str]:
+    """Names of the classes of photos that lie in a folder for each: those of the folders, sorted."""
+    return sorted(entry.name for entry in os.scandir(images) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise FileNotFoundError(f"no names of classes at {path}")
-    lines = map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())
+    lines = map(str.strip, read_text(path).removeprefix("\ufeff").splitlines())
     names = tuple(line for line in lines if line and not line.startswith("# "))
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if not names or repeated:
@@ -162,6 +187,8 @@ def _read_classes(path: Path) -> tuple[str, ...]:
 
 
 def _check_labels(data: OwnData) -> None:
+    if data.kind == "folders" and data.classes:
+        raise ValueError("--classes is for label images and COCO files; of folders, the names are those of the classes")
     if not data.is_masks:
         if data.ignore:
             raise ValueError("--ignore is for values of label images; with COCO files, name the classes by --classes")

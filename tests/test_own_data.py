@@ -66,7 +66,7 @@ def read(*arguments: object) -> own_data.OwnData | None:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    make_files(tmp_path, photos=["1.jpg"], labels=["1.png"])
+    make_files(tmp_path, photos=["1.jpg"], labels=["1.png"], sorted=["dog/1.jpg", "cat/2.jpg", ".cache/3.jpg", "4.jpg"])
     (tmp_path / "names.txt").write_text("\ufeff# of a city\nroad\n\n car \nsky\n", encoding="utf-8")
     (tmp_path / "one.txt").write_text("road\n")
     (tmp_path / "twice.txt").write_text("road\nroad\n")
@@ -91,6 +91,12 @@ def test_classes_are_the_values_that_are_not_ignored_in_order(folder, ignore, va
     assert data.val is None
 
 
+def test_a_folder_of_photos_for_each_class_is_data_for_classifiers(folder):
+    data = read("--train-images", "sorted")
+    assert (data.kind, data.classes) == ("folders", None)
+    assert own_data.list_classes(data.train.images) == ["cat", "dog"]
+
+
 def test_no_arguments_are_no_data(folder):
     assert read() is None
 
@@ -98,7 +104,10 @@ def test_no_arguments_are_no_data(folder):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["--train-images", "photos"], ValueError, "--train-labels or with --train-json"),
+        (["--train-images", "photos"], ValueError, "--train-labels or with --train-json.* photos does not have two"),
+        (["--train-images", "sorted", "--classes", "names.txt"], ValueError, "of folders, the names"),
+        (["--train-images", "sorted", "--ignore", 1], ValueError, "--ignore is for values of label images"),
+        ([*MASKS, "--classes", "names.txt", "--val-images", "sorted"], ValueError, "or both be folders of classes"),
         (["--train-labels", "labels"], ValueError, "--train-labels and --train-images go together"),
         ([*COCO, "--train-labels", "labels"], ValueError, "one of them"),
         ([*MASKS], ValueError, "labels need --classes"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Hashable
@@ -10,6 +9,7 @@ from typing import Any
 
 from focalnet_backbone.annotations.mend import is_flat_polygon, is_polygon, lacks_area
 from focalnet_backbone.system.facts import find_out
+from focalnet_backbone.system.inputs import read_json
 
 EXAMPLES = 3
 OVER = 2.0
@@ -43,12 +43,9 @@ def coco_facts(path: str) -> dict[str, Any]:
 
 def _read_facts(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except UnicodeDecodeError as error:
-        return {"broken": f"is not text in UTF-8: {error}"}
-    except (OSError, ValueError, RecursionError) as error:
-        return {"broken": f"is not valid JSON: {error}"}
+        content = read_json(path, most=None)
+    except (OSError, ValueError) as error:
+        return {"broken": str(error).removeprefix(f"{path} ")}
     wrong = _wrong_form(content)
     return {"broken": f"is not in COCO's detection format: {wrong}"} if wrong else _File(content).facts()
 

@@ -24,6 +24,7 @@ from focalnet_backbone.analysis import count
 from focalnet_backbone.openmmlab.data import training_size
 from focalnet_backbone.openmmlab.runners import CheckData, build_training_runner, load_config
 from focalnet_backbone.own_data import OwnData
+from focalnet_backbone.system.inputs import read_json
 from focalnet_backbone.system.outputs import result_file
 
 # Widths and depths are such that all have 1.3 M parameters: FocalNet's blocks and Swin's have as many at equal width.
@@ -172,7 +173,7 @@ def read_result(race: Race, entrant: str, seed: int) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path, most=None)
         settings = result["settings"]
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path} is no result of a race") from None

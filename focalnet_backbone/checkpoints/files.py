@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,12 @@ from safetensors.torch import load_file
 
 from focalnet_backbone.checkpoints.errors import CheckpointError
 from focalnet_backbone.checkpoints.torch_files import read_torch
+from focalnet_backbone.system.inputs import read_json
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl", ".ckpt")
 """Endings of files that may hold weights."""
+_LARGEST_INDEX = 64 << 20
+"""Bytes; an index names each tensor of a model."""
 # Names under which transformers and timm save weights, best first.
 _USUAL_NAMES = (
     "model.safetensors",
@@ -80,7 +82,7 @@ def pick_weight_file(names: Iterable[str], where: str) -> str:
 def shard_names(index: Path) -> list[str]:
     """Names of the files that a `*.index.json` divides a state dict into."""
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names = set(read_json(index, most=_LARGEST_INDEX)["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not an index of weight files: {error!r}") from error
     for name in names:

@@ -14,6 +14,7 @@ from torch import Tensor
 from focalnet_backbone.checkpoints.formats import export_state_dict
 from focalnet_backbone.network.config import CONFIG_FILE, FocalNetConfig
 from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.inputs import parse_json
 
 _TASK_MODELS = {"head.weight": "FocalNetForImageClassification", "mask_token": "FocalNetForMaskedImageModeling"}
 
@@ -43,7 +44,7 @@ def save_transformers(folder: Path, native: Mapping[str, Tensor], config: FocalN
     """
     exported = export_state_dict(native, "transformers")
     model = next((model for name, model in _TASK_MODELS.items() if name in native), "FocalNetModel")
-    values = {**json.loads(config.to_json_string()), "architectures": [model]}
+    values = {**parse_json(config.to_json_string()), "architectures": [model]}
     save_weights(folder / "model.safetensors", exported)
     with whole_file(folder / CONFIG_FILE) as unfinished:
         unfinished.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

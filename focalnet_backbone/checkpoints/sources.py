@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from focalnet_backbone.checkpoints.files import WEIGHT_SUFFIXES, read_file, read
 from focalnet_backbone.checkpoints.published import DETECTORS
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.network.variants import VARIANTS, Variant, find_variant
+from focalnet_backbone.system.inputs import read_json
 from focalnet_backbone.system.spelling import closest
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def _transformers_config(folder: Path) -> FocalNetConfig | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         if isinstance(values, dict) and "model_type" not in values:
             return None
         return FocalNetConfig.from_pretrained(path)

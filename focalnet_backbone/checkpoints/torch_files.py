@@ -104,7 +104,7 @@ def read_torch(path: Path, *, real_classes: bool = False) -> Any:
         if refused:
             raise CheckpointError(_explain_refusal(path, refused))
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)  # noqa: TID251
         except pickle.UnpicklingError as error:
             raise CheckpointError(_explain_refusal(path, "")) from error
         except Exception as error:  # torch has no error of its own for damaged files: whatever it meets comes out.

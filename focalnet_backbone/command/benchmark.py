@@ -40,6 +40,7 @@ from focalnet_backbone.command import _benchmark_extract
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.system.command_line import fail, parse, program
 from focalnet_backbone.system.devices import choose_device
+from focalnet_backbone.system.inputs import read_json
 from focalnet_backbone.system.outputs import claim, result_file
 
 
@@ -111,10 +112,7 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
 
 def read_report(path: Path) -> dict[str, Any]:
     """What an earlier run wrote."""
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no report of this tool: {error}") from None
+    report = read_json(path, most=None)
     if not isinstance(report, dict) or not {"environment", "cases", "scaling"} <= set(report):
         raise ValueError(f"{path} is no report of this tool")
     return report

@@ -27,6 +27,7 @@ from focalnet_backbone.benchmark.compare_report import format_comparison, plot_c
 from focalnet_backbone.command.benchmark import parse_size
 from focalnet_backbone.system.command_line import fail, parse, positive, printable, program
 from focalnet_backbone.system.devices import choose_device
+from focalnet_backbone.system.inputs import read_json
 from focalnet_backbone.system.outputs import claim, result_file
 
 
@@ -67,7 +68,7 @@ def read_earlier(path: Path, report: dict[str, Any], *, force: bool) -> dict[str
     if force or not path.exists():
         return report
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = read_json(path, most=None)
         same = all(earlier[key] == report[key] for key in ("settings", "environment"))
         results = earlier["results"]
     except (KeyError, TypeError, ValueError):

@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from focalnet_backbone.own_data import UNLABELLED
-from focalnet_backbone.system.command_line import fail, parse
+from focalnet_backbone.system.command_line import fail, parse, program
 from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.inputs import check_file, read_yaml
 from focalnet_backbone.system.outputs import claim, result_file
 
 TOOL = "import_labels.py"
@@ -33,6 +34,7 @@ FORMATS = {"coco": "a file", "createml": "a file", "labelme": "a folder", "voc":
 """The formats, and what holds the labels of each."""
 
 
+@program(TOOL)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -52,8 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(write(dataset, args.out, args.images))
     except (ImportError, OSError, ValueError) as error:
         return fail(TOOL, error)
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
@@ -63,6 +63,7 @@ def read_labels(format: str, images: Path, labels: Path, data: Path | None, *, m
     Raises:
         FileNotFoundError: something is not there.
         ImportError: supervision is not installed.
+        OSError: there is a pipe or a device among the files.
         ValueError: the labels are not of this format, or there is nothing in them.
     """
     if not images.is_dir():
@@ -71,6 +72,11 @@ def read_labels(format: str, images: Path, labels: Path, data: Path | None, *, m
         raise FileNotFoundError(f"{format} has its labels in {FORMATS[format]}; there is none at {labels}")
     if format == "yolo" and (data is None or not data.is_file()):
         raise FileNotFoundError(f"YOLO's data.yaml is needed for the names: {f'none at {data}' if data else '--data'}")
+    for path in (*images.iterdir(), *(labels.iterdir() if labels.is_dir() else ())):
+        if not path.is_dir():
+            check_file(path)
+    if data:
+        read_yaml(data)
     try:
         from supervision import DetectionDataset
     except ModuleNotFoundError as error:

@@ -33,6 +33,7 @@ from focalnet_backbone.data_check.findings import DataError
 from focalnet_backbone.data_check.openmmlab import check_config
 from focalnet_backbone.system.command_line import fail, parse, positive, printable, program
 from focalnet_backbone.system.devices import choose_device
+from focalnet_backbone.system.inputs import read_json
 from focalnet_backbone.system.outputs import claim, is_own, result_file
 
 TOOL = "focalnet race"
@@ -99,7 +100,7 @@ def check_data(config: Config, loaders: tuple[str, ...]) -> None:
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """All results of races in a folder, the backbones of each in our order."""
     order = list(ENTRANTS)
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/*-*.json")) if is_own(path)]
+    found = [read_json(path, most=None) for path in sorted(folder.glob("*/*-*.json")) if is_own(path)]
     found = [result for result in found if isinstance(result, dict) and result.get("entrant") in order]
     return sorted(found, key=lambda result: (result["race"], order.index(result["entrant"]), result["seed"]))
 

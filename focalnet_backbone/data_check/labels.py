@@ -14,7 +14,7 @@ from PIL import Image
 
 from focalnet_backbone.data_check.findings import Findings, counted
 from focalnet_backbone.data_check.photos import MISSING, files_within, judge_errors, reason
-from focalnet_backbone.features.images import check_photo, photo_formats
+from focalnet_backbone.features.images import check_photo, open_image
 from focalnet_backbone.system.facts import find_out
 
 DEEP = ("I", "F")
@@ -50,7 +50,7 @@ class LabelReader:
     def _look(self, path: str) -> dict[str, Any]:
         check_photo(path)
         try:
-            with Image.open(path, formats=photo_formats()) as image:
+            with open_image(path) as image:
                 mode, kind = image.mode, image.format
                 deepest = float(np.asarray(image).max()) if mode.startswith(DEEP) else None
         except Image.UnidentifiedImageError:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from focalnet_backbone.data_check.findings import Findings
-from focalnet_backbone.features.images import check_photo, load_image, photo_formats
+from focalnet_backbone.features.images import check_photo, load_image, open_image
 from focalnet_backbone.system.facts import find_out
 
 READ_BY_ALL = frozenset({"BMP", "JPEG", "MPO", "PNG", "PPM", "WEBP"})
@@ -52,7 +52,7 @@ class PhotoReader:
     def _look(self, path: str) -> dict[str, Any]:
         check_photo(path)
         try:
-            with Image.open(path, formats=photo_formats()) as image:
+            with open_image(path) as image:
                 size, mode, kind = list(image.size), image.mode, image.format
                 turned = image.getexif().get(ExifTags.Base.Orientation) in EXIF_TURNS
                 image.draft("L", (size[0] // 8, size[1] // 8))  # JPEG is read to its end, but with fewer pixels.

@@ -19,6 +19,10 @@ def use_own_data(job: Job, data: OwnData) -> None:
         FileNotFoundError: files are missing.
         ValueError: the job is for other data, or the data's classes are wrong.
     """
+    if data.kind == "folders":
+        raise ValueError(
+            "detectron2 learns from label images (--train-labels) or objects (--train-json), not from folders"
+        )
     if data.is_masks != job.is_semantic:
         if data.is_masks:
             raise ValueError(f"label images need a model of semantic segmentation; {job.semantic_hint}")

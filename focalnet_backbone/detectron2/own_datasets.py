@@ -15,6 +15,7 @@ from iopath.common.file_io import PathHandler
 from PIL import Image
 
 from focalnet_backbone.detectron2.datasets import CocoDataset, register
+from focalnet_backbone.features.images import open_image
 from focalnet_backbone.own_data import UNLABELLED, find_suffixes, palette
 
 SCHEME = "labels://"
@@ -32,7 +33,7 @@ class _LabelReader(PathHandler):
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> io.BytesIO:
         ignored, _, path = path.removeprefix(SCHEME).partition("/")
-        with Image.open(path) as image:
+        with open_image(path) as image:
             labels = np.array(image)
         if labels.ndim != 2 or labels.max(initial=0) > UNLABELLED:
             raise ValueError(f"{path} is no label image: it must have one channel of 8 bits")
@@ -64,7 +65,7 @@ def split_label_path(path: str) -> tuple[str, str]:
 
 def load_labels(path: str, dtype: Any = None, prefix: str = "") -> np.ndarray:
     """Labels `(H, W)` as an array; detectron2's own function does not work with NumPy 2."""
-    with PathManager.open(prefix + path, "rb") as file, Image.open(file) as image:
+    with PathManager.open(prefix + path, "rb") as file, open_image(file) as image:
         return np.array(image, dtype=dtype)
 
 
@@ -122,7 +123,7 @@ def _list_images(images: Path, labels: Path, suffixes: list[str], label_suffix: 
         label = labels / relative.with_name(relative.name.removesuffix(suffix) + label_suffix)
         if not label.is_file():
             raise FileNotFoundError(f"{photo} has no label: expected {label}")
-        with Image.open(photo) as image:
+        with open_image(photo) as image:
             width, height = image.size
         sizes = {"height": height, "width": width, "image_id": len(dicts)}
         dicts.append({"file_name": str(photo), "sem_seg_file_name": prefix + str(label.resolve()), **sizes})

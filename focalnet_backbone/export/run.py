@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from focalnet_backbone.features.predictions import (
     encode_mask,
     paint_labels,
 )
+from focalnet_backbone.system.inputs import parse_json
 
 
 class _OnPhotos:
@@ -140,7 +140,7 @@ class OnnxClassifier:
 def read_metadata(path: str | Path, session: Any) -> dict[str, Any]:
     """What `focalnet export` wrote into a file. Raises `ValueError` if it wrote none."""
     try:
-        told = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+        told = parse_json(session.get_modelmeta().custom_metadata_map[METADATA])
         told["task"]
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(

@@ -12,6 +12,7 @@ from focalnet_backbone.export.check import FREE_SIZES, TRACED_SIZE, Comparison, 
 from focalnet_backbone.export.formats import open_file, write
 from focalnet_backbone.export.sources import Exportable
 from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.inputs import read_json
 from focalnet_backbone.system.outputs import claim, is_own, result_file
 
 _EXAMPLE = Path(__file__).parent / "run_onnx.py"
@@ -100,7 +101,7 @@ def _is_earlier_export(path: Path, outputs: dict[Path, str]) -> bool:
     if not is_own(report) or not all(is_own(example) for example in examples if example.exists()):
         return False
     try:
-        told = json.loads(report.read_text(encoding="utf-8"))
+        told = read_json(report)
         return told["file"] == path.name and told["bytes"] == path.stat().st_size
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -6,7 +6,6 @@ import bisect
 import contextlib
 import io
 import itertools
-import json
 import mmap
 import tarfile
 from collections import OrderedDict
@@ -25,6 +24,7 @@ from focalnet_backbone.features.pyramid import FeaturePyramid
 from focalnet_backbone.features.shard_job import FORMAT
 from focalnet_backbone.features.sinks import Layout
 from focalnet_backbone.features.store import Store
+from focalnet_backbone.system.inputs import parse_json
 
 _OPEN = 8
 """Shards that are held open at once."""
@@ -126,12 +126,12 @@ def _look_up(address: str | Path) -> tuple[Layout, dict[str, Any], Store, list[d
     if content is None:
         raise FileNotFoundError(f"there are no shards of features at {address}")
     try:
-        found = json.loads(content)
+        found = parse_json(content)
         if found["format"] != FORMAT:
             raise ValueError(f"its format is {found['format']}")
         layout = Layout(**{name: found[name] for name in Layout.__dataclass_fields__})
         names = [name for name in store.names(MANIFESTS) if name.endswith(".json")]
-        shards = [json.loads(store.read(f"{MANIFESTS}/{name}") or b"") for name in names]
+        shards = [parse_json(store.read(f"{MANIFESTS}/{name}") or b"") for name in names]
         shards = [{"file": shard["file"], "rows": int(shard["rows"])} for shard in shards]
         return layout, dict(found["settings"]), store, shards
     except (KeyError, TypeError, ValueError) as error:
@@ -225,7 +225,7 @@ class _Tar(_Rows):
     def __getitem__(self, index: int) -> dict[str, Any]:
         places = self._samples[self._order[index]]
         begin, end = places["json"]
-        row = json.loads(self._content[begin:end])
+        row = parse_json(self._content[begin:end])
         for name in self.layout.channels:
             begin, end = places[f"{name}.npy"]
             row[name] = torch.from_numpy(np.load(io.BytesIO(self._content[begin:end]), allow_pickle=False))

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from focalnet_backbone.system.files import UNFINISHED
+from focalnet_backbone.system.inputs import check_file
 
 logger = logging.getLogger(__name__)
 
@@ -123,13 +124,23 @@ def _open(file: Path | io.BytesIO, name: object) -> Tensor:
         with warnings.catch_warnings():
             # Images beyond twice the size of this warning are refused.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file, formats=photo_formats()) as image:
+            with open_image(file) as image:
                 return _pil_to_rgb(image)
     except Exception as error:  # on damaged files, Pillow's readers pass on whatever they meet
         # Of content without a file, Pillow tells the address in memory.
         unknown = isinstance(error, UnidentifiedImageError) and isinstance(file, io.BytesIO)
         reason = f"it is none of {', '.join(PHOTO_FORMATS)}" if unknown else error
         raise ValueError(f"cannot read {name} as an image: {reason}") from error
+
+
+def open_image(file: str | Path | BinaryIO) -> Image.Image:
+    """Pillow's `Image.open` for a file of one of `PHOTO_FORMATS`, whatever its name says.
+
+    Raises `OSError`, of which Pillow's `UnidentifiedImageError` is one, if it is no such file.
+    """
+    if isinstance(file, str | Path):
+        check_file(file)
+    return Image.open(file, formats=photo_formats())  # noqa: TID251
 
 
 def check_photo(path: str | Path) -> None:
@@ -194,7 +205,7 @@ def decode_unusual(content: bytes) -> np.ndarray | None:
     Raises `ValueError` for one whose range is unknown.
     """
     try:
-        image = Image.open(io.BytesIO(content), formats=photo_formats())
+        image = open_image(io.BytesIO(content))
     except (OSError, ValueError, SyntaxError):
         return None
     with image:

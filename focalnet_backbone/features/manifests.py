@@ -11,6 +11,7 @@ from focalnet_backbone.features.image_shards import Shard
 from focalnet_backbone.features.shard_job import FORMAT, ShardJob, ShardSummary
 from focalnet_backbone.features.sinks import SUFFIXES
 from focalnet_backbone.features.store import Store
+from focalnet_backbone.system.inputs import parse_json
 
 DESCRIPTION = "_focalnet.json"
 """The file that says what a folder of shards holds. Readers of Parquet pass by what begins with an underscore."""
@@ -80,7 +81,7 @@ def _read_json(store: Store, name: str) -> dict[str, Any]:
     """What a file holds; nothing if there is none, or one that is no JSON of ours."""
     content = store.read(name)
     try:
-        found = json.loads(content) if content else {}
+        found = parse_json(content) if content else {}
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

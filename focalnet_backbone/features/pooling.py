@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision.ops import roi_align
+
+from focalnet_backbone.system.inputs import read_json
 
 POOLS = ("none", "gap", "roi")
 """Whole maps, their mean over all positions, or their mean over each of an image's boxes."""
@@ -44,12 +45,12 @@ class Boxes:
 
     def __init__(self, path: str | Path) -> None:
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = read_json(path, most=None)
             names = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
             found = [_read_box(path, entry, names) for entry in content["annotations"]]
         except FileNotFoundError:
             raise FileNotFoundError(f"no COCO file {path}") from None
-        except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(f"{path} is no COCO file of boxes: {error!r}") from None
         if not found:
             raise ValueError(f"{path} holds no boxes")

@@ -14,6 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.inputs import parse_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,9 +102,9 @@ class FeaturePyramid(Mapping[str, Tensor]):
         if header.get("format") != _FORMAT:
             raise ValueError(f"{path} holds no feature pyramid, but {sorted(tensors)[:5]}")
         try:
-            strides = json.loads(header["strides"])
-            return cls({n: tensors[n] for n in strides}, strides, tensors[_IMAGE_KEY], json.loads(header["metadata"]))
-        except (KeyError, ValueError) as error:
+            strides = parse_json(header["strides"])
+            return cls({n: tensors[n] for n in strides}, strides, tensors[_IMAGE_KEY], parse_json(header["metadata"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds a damaged feature pyramid: {error!r}") from error
 
     def plot(self) -> Figure:
@@ -133,7 +134,7 @@ class FeaturePyramid(Mapping[str, Tensor]):
 def _sort_header(content: bytes) -> bytes:
     """A safetensors file's content with its header in one order, as the library's differs from call to call."""
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
+    header = parse_json(content[8 : 8 + length])
     ordered = json.dumps(header, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
     return content[:8] + ordered.ljust(length) + content[8 + length :]
 

@@ -23,6 +23,7 @@ from focalnet_backbone.features.shard_job import ShardJob, ShardSummary
 from focalnet_backbone.features.shards import extract_shards
 from focalnet_backbone.features.store import Store
 from focalnet_backbone.system.command_line import printable
+from focalnet_backbone.system.inputs import parse_json
 from focalnet_backbone.system.interruption import Stopped, stop_signals
 
 _BLOCKS = 16
@@ -62,7 +63,7 @@ def extract_by_ray(
         seen = set()
         try:
             for row in _map(ray, extractor, job, todo, workers):
-                manifest = json.loads(row["manifest"])
+                manifest = parse_json(row["manifest"])
                 if manifest["name"] not in seen:
                     seen.add(manifest["name"])
                     summary.add(manifest)

@@ -11,6 +11,7 @@ from focalnet_backbone.features.extractor import FeatureExtractor
 from focalnet_backbone.features.pooling import POOLS, Boxes
 from focalnet_backbone.features.sinks import KINDS, SUFFIXES, Layout
 from focalnet_backbone.features.to_files import ExtractionSummary, model_digest
+from focalnet_backbone.system.inputs import parse_json
 
 OUT_DTYPES = ("float16", "float32", "float64")
 
@@ -72,7 +73,7 @@ class ShardJob:
 
     def description(self) -> dict[str, Any]:
         """What is in the folder, for readers, and for the run that resumes this one."""
-        made = {"settings": json.loads(json.dumps(self.settings, default=str)), "model": self.model}
+        made = {"settings": parse_json(json.dumps(self.settings, default=str)), "model": self.model}
         return {"format": FORMAT, **asdict(self.layout), **made}
 
     def output(self, shard: str) -> str:

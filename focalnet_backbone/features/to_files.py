@@ -22,6 +22,7 @@ from focalnet_backbone.features.images import find_images
 from focalnet_backbone.features.pyramid import FeaturePyramid
 from focalnet_backbone.system.command_line import is_out_of_memory, one_line
 from focalnet_backbone.system.files import remove_unfinished
+from focalnet_backbone.system.inputs import parse_json
 from focalnet_backbone.system.interruption import Stopped, stop_signals
 from focalnet_backbone.system.outputs import check_apart, check_output, is_own, result_file
 
@@ -237,7 +238,7 @@ def _is_done(output: Path, stamp: dict[str, str], plot: bool) -> bool:
         return False
     try:
         with safe_open(output, framework="pt") as file:
-            return json.loads((file.metadata() or {})["metadata"]) == stamp
+            return parse_json((file.metadata() or {})["metadata"]) == stamp
     except (SafetensorError, KeyError, ValueError):
         return False
 

@@ -21,6 +21,7 @@ from focalnet_backbone.features.images import IMAGENET_MEAN, IMAGENET_STD
 from focalnet_backbone.models.pretrained import find_file, read_config
 from focalnet_backbone.network.variants import Variant, find_variant
 from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.inputs import read_json
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 BILINEAR, BICUBIC = int(Image.Resampling.BILINEAR), int(Image.Resampling.BICUBIC)
@@ -138,10 +139,7 @@ class FocalNetImageProcessor:
         path = find_file(source, PREPROCESSOR_FILE)
         if path is None:
             return replace(cls.for_image_size(read_config(source).image_size), **overrides)
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON: {error}") from error
+        values = read_json(path)
         if not isinstance(values, dict):
             raise ValueError(f"{path} is not an image processor's, it holds a {type(values).__name__}")
         kind = values.get("image_processor_type", values.get("feature_extractor_type", PROCESSOR_TYPES[0]))

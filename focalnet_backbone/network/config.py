@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from focalnet_backbone.network.alignment import align_labels, align_outputs
 from focalnet_backbone.network.variants import get_variant
 from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.inputs import read_json
 from focalnet_backbone.system.numbers import as_float, as_int, as_ints, is_int
 from focalnet_backbone.system.spelling import closest
 from focalnet_backbone.system.switches import check_switch
@@ -238,10 +239,7 @@ class FocalNetConfig:
             path = path / CONFIG_FILE
         if not path.is_file():
             raise FileNotFoundError(f"no FocalNet config at {path}")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON: {error}") from error
+        values = read_json(path)
         if not isinstance(values, dict) or values.get("model_type", cls.model_type) != cls.model_type:
             found = values.get("model_type") if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"{path} is not the config of a FocalNet, but of {found!r}")

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import mmengine.runner.checkpoint as mmengine_checkpoint
-import yaml
 from mmengine.fileio import get_file_backend, register_handler
-from mmengine.fileio.handlers import YamlHandler
+from mmengine.fileio.handlers import JsonHandler, YamlHandler
 from mmengine.runner import CheckpointLoader
 
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.download import download
 from focalnet_backbone.checkpoints.files import read_file
+from focalnet_backbone.system.inputs import parse_json, parse_yaml
 
 Loader = Callable[..., Any]
 
@@ -94,21 +94,23 @@ LOADERS: dict[str, Loader] = {
 """What mmengine reads weights with, by the beginning of their names."""
 
 
-# For a config by name, mmengine reads all metafiles of a package: seconds with the parser that is written in Python.
-_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
 class _YamlOfData(YamlHandler):
     def load_from_fileobj(self, file: Any, **options: Any) -> Any:
-        return yaml.load(file, Loader=_SafeLoader)
+        return parse_yaml(file.read())
+
+
+class _JsonOfData(JsonHandler):
+    def load_from_fileobj(self, file: Any) -> Any:
+        return parse_json(file.read())
 
 
 def load_safely() -> None:
-    """Let mmengine read weights and YAML without running anything that is in them."""
+    """Let mmengine read weights, YAML and JSON without running anything that is in them."""
     for prefix, loader in LOADERS.items():
         CheckpointLoader.register_scheme(prefix, loader, force=True)
     mmengine_checkpoint.load_url = load_from_http
     register_handler(["yaml", "yml"])(_YamlOfData)
+    register_handler("json")(_JsonOfData)
 
 
 def _look_up(filename: str, addresses: dict[str, str]) -> str:

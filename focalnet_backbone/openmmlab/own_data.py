@@ -1,10 +1,9 @@
-"""A user's own data in the place of a config's, in configs of mmsegmentation and mmdetection."""
+"""A user's own data in the place of a config's, in configs of mmsegmentation, mmdetection and mmpretrain."""
 
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,10 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
-from focalnet_backbone.own_data import UNLABELLED, OwnData, Split, find_suffixes, palette
+from focalnet_backbone.features.images import IMAGE_SUFFIXES
+from focalnet_backbone.openmmlab.sizes import kind_of, pipelines_of, set_size, steps_of
+from focalnet_backbone.own_data import UNLABELLED, OwnData, Split, find_suffixes, list_classes, palette
+from focalnet_backbone.system.inputs import read_json
 from focalnet_backbone.system.spelling import closest
 
 LOADERS = {"train": ("train",), "val": ("val", "test")}
@@ -57,7 +59,8 @@ def use_own_data(cfg: Config, data: OwnData) -> list[str]:
     """Put a user's data in the place of a config's, and fit all that depends on it: heads, evaluators, sizes.
 
     Args:
-        cfg: a config of mmsegmentation (for label images) or mmdetection (for COCO files); it is changed.
+        cfg: a config of mmsegmentation (for label images), mmdetection (for COCO files) or mmpretrain (for a folder a
+            class); it is changed.
         data: what to train and evaluate on.
 
     Returns:
@@ -68,16 +71,14 @@ def use_own_data(cfg: Config, data: OwnData) -> list[str]:
         ValueError: the config is for other data, or the classes of COCO files are wrong.
     """
     scope = cfg.get("default_scope")
-    wanted = {True: "mmseg", False: "mmdet"}[data.is_masks]
+    wanted, given, prepare = _KINDS[data.kind]
     if scope != wanted:
-        given = "label images (--train-labels)" if data.is_masks else "objects in COCO's format (--train-json)"
         raise ValueError(f"{cfg.filename} is a config of {scope}, which does not learn from {given}, as {wanted} does")
     notes: list[str] = []
-    prepare = _segmentation if data.is_masks else _detection
     classes = prepare(cfg, data, notes)
     _set_heads(cfg.model, classes, notes)
     if data.size:
-        _set_size(cfg, data.size, notes)
+        set_size(cfg, data.size, notes)
     _drop_evaluation_of_others(cfg, data, notes)
     for name in LEFT_OVERS:
         cfg.pop(name, None)
@@ -116,7 +117,7 @@ def _segmentation(cfg: Config, data: OwnData, notes: list[str]) -> int:
 
 def _detection(cfg: Config, data: OwnData, notes: list[str]) -> int:
     """Set the data loaders and evaluators of mmdetection. Returns the number of classes."""
-    if any("Panoptic" in _kind(leaf) for leaf in _leaves(cfg.train_dataloader.dataset)):
+    if any("Panoptic" in kind_of(leaf) for leaf in _leaves(cfg.train_dataloader.dataset)):
         raise ValueError(
             f"{cfg.filename} learns from panoptic files, and COCO's format of objects has none of its stuff"
         )
@@ -127,7 +128,7 @@ def _detection(cfg: Config, data: OwnData, notes: list[str]) -> int:
     classes = choose_classes(data, next(iter(files.values())))
     metainfo = {"classes": classes, "palette": palette(len(classes))}
     notes.append(f"{len(classes)} classes: {', '.join(classes)}")
-    metric = ["bbox", "segm"] if any(step.get("with_mask") for step in _steps(_pipelines(cfg))) else ["bbox"]
+    metric = ["bbox", "segm"] if any(step.get("with_mask") for step in steps_of(_pipelines(cfg))) else ["bbox"]
     for name, split in _splits(data):
         notes.append(f"{name}: {split.annotations} with photos in {split.images}")
         part = {
@@ -143,10 +144,54 @@ def _detection(cfg: Config, data: OwnData, notes: list[str]) -> int:
     return len(classes)
 
 
+def _classification(cfg: Config, data: OwnData, notes: list[str]) -> int:
+    """Set the data loaders and evaluators of mmpretrain. Returns the number of classes."""
+    found = {name: list_classes(split.images) for name, split in _splits(data)}
+    classes = next(iter(found.values()))
+    for name, split in _splits(data):
+        # mmpretrain numbers the folders of each split by itself.
+        for lacking in sorted(set(classes) ^ set(found[name])):
+            where, other = (split, data.train) if lacking in classes else (data.train, split)
+            raise ValueError(
+                f"{where.images} has no folder {lacking!r}, which {other.images} has; make one, which may be empty"
+            )
+    notes.append(f"{len(classes)} classes: {', '.join(classes)}")
+    for name, split in _splits(data):
+        notes.append(f"{name}: a folder a class in {split.images}")
+        part = {
+            "type": "CustomDataset",
+            "metainfo": {"classes": classes},
+            "data_prefix": str(split.images),
+            "with_label": True,
+            "extensions": sorted(IMAGE_SUFFIXES),
+        }
+        for loader in LOADERS[name]:
+            _put(cfg, loader, [part])
+        if name == "val":
+            _set_evaluators(cfg, "Accuracy", {"topk": (1,)}, {})
+    for evaluator in (cfg.get("val_evaluator"), cfg.get("test_evaluator")):
+        if data.val and isinstance(evaluator, dict):
+            best = evaluator.get("topk", 1)
+            best = [best] if isinstance(best, int) else best
+            evaluator["topk"] = tuple(k for k in best if k <= len(classes)) or (1,)
+    for preprocessor in (cfg.get("data_preprocessor"), cfg.model.get("data_preprocessor")):
+        if preprocessor and "num_classes" in preprocessor:  # To mix labels.
+            preprocessor["num_classes"] = len(classes)
+    return len(classes)
+
+
+_KINDS: dict[str, tuple[str, str, Callable[[Config, OwnData, list[str]], int]]] = {
+    "masks": ("mmseg", "label images (--train-labels)", _segmentation),
+    "objects": ("mmdet", "objects in COCO's format (--train-json)", _detection),
+    "folders": ("mmpretrain", "folders of classes (--train-images alone)", _classification),
+}
+"""For each kind of data the framework that learns from it, what it is, and what puts it into a config."""
+
+
 def read_categories(annotations: Path) -> list[str]:
     """Names of the classes of a COCO file, in its order, which is mmdetection's. Raises `ValueError`."""
     try:
-        content = json.loads(annotations.read_text(encoding="utf-8"))
+        content = read_json(annotations, most=None)
         names = [category["name"] for category in content["categories"]]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{annotations} is not in COCO's format: {type(error).__name__}: {error}") from error
@@ -201,7 +246,7 @@ def _set_evaluators(cfg: Config, kind: str, default: dict[str, Any], fixed: dict
     """Leave the evaluators of a kind, or set one; with fixed values in it."""
     for name in ("val_evaluator", "test_evaluator"):
         found = cfg.get(name) or []
-        found = [dict(e) for e in (found if isinstance(found, list | tuple) else [found]) if _kind(e) == kind]
+        found = [dict(e) for e in (found if isinstance(found, list | tuple) else [found]) if kind_of(e) == kind]
         evaluators = [{**evaluator, **fixed} for evaluator in found or [{"type": kind, **default}]]
         for evaluator in evaluators:
             for key in ("format_only", "outfile_prefix", "output_dir", "backend_args"):
@@ -222,39 +267,23 @@ def _drop_evaluation_of_others(cfg: Config, data: OwnData, notes: list[str]) -> 
 
 def _pipelines(cfg: Config) -> list:
     """Every pipeline of the data loaders, and that of the augmented test."""
-    found = [pipeline for name in ("train", "val", "test") for pipeline in _pipelines_of(cfg.get(f"{name}_dataloader"))]
+    found = [pipeline for name in ("train", "val", "test") for pipeline in pipelines_of(cfg.get(f"{name}_dataloader"))]
     return [*found, cfg.tta_pipeline] if cfg.get("tta_pipeline") else found
-
-
-def _kind(part: Mapping) -> str:
-    """The name of a part's type, which may also be a class, or have a scope or a module before it."""
-    kind = part.get("type")
-    return getattr(kind, "__name__", str(kind)).rpartition(".")[2]
-
-
-def _steps(part: Any) -> Iterator[dict]:
-    """Every transform of a pipeline, those within others, too."""
-    if isinstance(part, list | tuple):
-        for value in part:
-            yield from _steps(value)
-    elif isinstance(part, dict):
-        yield part
-        yield from _steps(part.get("transforms", ()))
 
 
 def _renumber(pipeline: list, data: OwnData) -> None:
     """Let labels be renumbered wherever they are loaded, if they have to be."""
-    for step in _steps(pipeline):
-        if _kind(step) == "LoadAnnotations":
+    for step in steps_of(pipeline):
+        if kind_of(step) == "LoadAnnotations":
             step.pop("reduce_zero_label", None)
     if not data.ignore:
         return
     own = {"type": "RenumberLoadedLabels", "values": data.label_values, "ignore": list(data.ignore)}
-    lists = [pipeline, *(part for step in _steps(pipeline) for part in step.get("transforms", ()))]
+    lists = [pipeline, *(part for step in steps_of(pipeline) for part in step.get("transforms", ()))]
     for steps in lists:
         if isinstance(steps, list):
             for i in reversed(range(len(steps))):
-                if isinstance(steps[i], dict) and _kind(steps[i]) == "LoadAnnotations":
+                if isinstance(steps[i], dict) and kind_of(steps[i]) == "LoadAnnotations":
                     steps.insert(i + 1, type(steps[i])(own))
 
 
@@ -262,7 +291,7 @@ def _set_heads(model: Mapping, classes: int, notes: list[str]) -> None:
     """Give every head the number of classes, and take out what its losses weigh other classes by."""
     for name, part in _parts(model, "model"):
         head = name.rpartition(".")[2].partition("[")[0]
-        if not head.endswith("_head") or head in OF_OTHER_THINGS:
+        if not (head == "head" or head.endswith("_head")) or head in OF_OTHER_THINGS:
             continue
         before = part.get("num_classes")
         if "num_things_classes" in part:
@@ -297,91 +326,3 @@ def _parts(part: Any, name: str) -> Iterator[tuple[str, dict]]:
     elif isinstance(part, list | tuple):
         for i, value in enumerate(part):
             yield from _parts(value, f"{name}[{i}]")
-
-
-def _set_size(cfg: Config, size: tuple[int, int], notes: list[str]) -> None:
-    """Bring all sizes of the pipelines, the model's input and its sliding window to a width and height."""
-    loaders = [cfg.get(f"{name}_dataloader") for name in ("test", "val", "train")]
-    steps = [step for loader in loaders for step in _steps(_pipelines_of(loader))]
-    usual = next((_pair(step["scale"]) for step in steps if _kind(step) == "Resize" and "scale" in step), size)
-    crops = [_pair(step["crop_size"]) for step in steps if _kind(step) == "RandomCrop"]
-    segments = cfg.default_scope == "mmseg"
-    base = crops[0] if segments and crops else usual
-    before = copy.deepcopy(steps)
-    for step in steps:
-        _resize(step, size, base, exact=segments)
-    for step in _steps(cfg.get("tta_pipeline") or []):
-        _resize_augmented(step, size, usual)
-    if segments:
-        _set_model_size(cfg, size)
-    for augment in (cfg.model.get("data_preprocessor") or {}).get("batch_augments") or ():
-        _resize(augment, size, base, exact=False)
-    changed = [_kind(step) for step, old in zip(steps, before, strict=True) if step != old]
-    notes.append(f"sizes for {size[0]}x{size[1]}: {', '.join(dict.fromkeys(changed)) or 'there were none to set'}")
-
-
-def _pipelines_of(loader: Mapping | None) -> list:
-    """The pipelines of a data loader's datasets, one after the other."""
-    found = []
-    dataset = (loader or {}).get("dataset")
-    while dataset:
-        found += [part["pipeline"] for part in (dataset, *dataset.get("datasets", ())) if part.get("pipeline")]
-        dataset = dataset.get("dataset")
-    return found
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def _resize(step: dict, size: tuple[int, int], usual: tuple[int, int], *, exact: bool) -> None:
-    """Change the sizes in a transform: to the new one if `exact`, else as much as the usual one changes."""
-    factors = max(size) / max(usual), min(size) / min(usual)
-    kind = _kind(step)
-    if kind in ("Resize", "RandomResize") and "scale" in step and (exact or _pair(step["scale"]) == usual):
-        step["scale"] = size
-    elif exact and kind == "RandomCrop":
-        step["crop_size"] = size[::-1]
-    elif exact and kind == "Pad" and "size" in step:
-        step["size"] = size[::-1]
-    else:
-        for key in ("scale", "scales", "img_scale", "crop_size", "size", "max_size"):
-            if key in step:
-                step[key] = _scaled(step[key], factors)
-
-
-def _scaled(value: Any, factors: tuple[float, float]) -> Any:
-    """A size, or a list of them, times factors for its long and its short side; what is not of pixels stays."""
-    if isinstance(value, int):
-        return max(1, round(value * factors[1]))
-    if not isinstance(value, list | tuple) or any(isinstance(part, float) for part in value):
-        return value
-    if len(value) == 2 and all(isinstance(part, int) for part in value):
-        long = max(value) if value[0] != value[1] else None
-        return tuple(max(1, round(part * factors[0 if part == long else 1])) for part in value)
-    return [_scaled(part, factors) for part in value]
-
-
-def _resize_augmented(step: dict, size: tuple[int, int], usual: tuple[int, int]) -> None:
-    """Change the scale of a test's augmentation, which is a multiple of the usual one."""
-    if _kind(step) != "Resize":
-        return
-    ratio = step.pop("scale_factor", None)
-    ratio = min(_pair(step["scale"])) / min(usual) if ratio is None else ratio
-    if isinstance(ratio, int | float):
-        step["scale"] = tuple(max(1, round(side * ratio)) for side in size)
-
-
-def _set_model_size(cfg: Config, size: tuple[int, int]) -> None:
-    """The size that mmsegmentation's models pad photos to in training, and look through in tests."""
-    height_width = size[::-1]
-    preprocessor = cfg.model.get("data_preprocessor") or {}
-    if "size" in preprocessor:
-        preprocessor["size"] = height_width
-    test = cfg.model.get("test_cfg") or {}
-    if test.get("mode") == "slide":
-        test["crop_size"], test["stride"] = height_width, tuple(max(1, side * 2 // 3) for side in height_width)
-    if "crop_size" in cfg:
-        cfg.crop_size = height_width
-    if isinstance(cfg.get("data_preprocessor"), dict) and "size" in cfg.data_preprocessor:
-        cfg.data_preprocessor.size = height_width

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from focalnet_backbone.openmmlab.data import leaf_datasets
 from focalnet_backbone.openmmlab.runners import load_config, require
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
 from focalnet_backbone.system.devices import choose_device
+from focalnet_backbone.system.inputs import read_json
 
 _PANOPTIC_OFFSET = 1000
 """In a panoptic map of mmdetection, a pixel is its class plus this times the number of its object."""
@@ -175,7 +175,7 @@ def _category_ids(cfg: Config, classes: Sequence[str]) -> list[int]:
     annotations = Path(dataset.get("data_root") or ".", dataset.get("ann_file") or "")
     if annotations.is_file():
         try:
-            listed = json.loads(annotations.read_text(encoding="utf-8"))["categories"]
+            listed = read_json(annotations, most=None)["categories"]
             ids = {category["name"]: category["id"] for category in listed}
         except (ValueError, KeyError, TypeError):
             ids = {}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from focalnet_backbone.system.inputs import read_json
 
 MATCHED_FROM = 0.5
 """Overlap (IoU) from which a detection is taken for an object, in the confusion matrix and the ranking of images."""
@@ -92,10 +93,7 @@ def _read(path: str | Path, kind: type) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+    content = read_json(path, most=None)
     keys = () if kind is list else ("images", "annotations", "categories")
     if not isinstance(content, kind) or not all(isinstance(content.get(key), list) for key in keys):
         expected = "a list of results" if kind is list else "images, annotations and categories"

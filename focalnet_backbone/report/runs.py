@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from focalnet_backbone.system.inputs import parse_json, read_yaml
 
 Curve = list[tuple[int, float]]
 """Iterations and values."""
@@ -115,7 +114,7 @@ def differences(configs: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[An
 def _lines(path: Path) -> Iterable[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            values = json.loads(line)
+            values = parse_json(line)
         except ValueError:
             continue
         if isinstance(values, dict):
@@ -156,8 +155,8 @@ def _read_mmengine_config(run: Run) -> None:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        values = read_yaml(path)
+    except (OSError, ValueError):
         return {}
     return flatten(values) if isinstance(values, dict) else {}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from focalnet_backbone.features.images import open_image
 
 
 @dataclass
@@ -59,7 +60,7 @@ def compare_labels(
         raise FileNotFoundError(f"no label image of {predictions} has one of the same name in {truth}")
     result = Segmentation(list(classes), np.zeros((len(classes),) * 2, dtype=np.int64))
     for name in names:
-        actual, predicted = (np.asarray(Image.open(files[name])).astype(np.int64) for files in (true, found))
+        actual, predicted = (np.asarray(open_image(files[name])).astype(np.int64) for files in (true, found))
         if actual.shape != predicted.shape:
             raise ValueError(f"{found[name]} is {predicted.shape}, but {true[name]} {actual.shape}")
         if zero_is_ignored:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
 
+from focalnet_backbone.features import images
 from focalnet_backbone.report.detection import CONFIDENT_FROM, MATCHED_FROM, Detection, group_by_image
 from focalnet_backbone.report.figures import COLOURS, draw_confusion, draw_curves, draw_precision
 from focalnet_backbone.report.runs import Run, differences
@@ -272,7 +273,7 @@ def _segmented(open_image: Callable[[str], Image.Image] | None, entry: dict[str,
     if photo is not None:
         pictures.append(photo)
     for kind in ("truth", "found"):
-        labels = Image.open(entry[kind])
+        labels = images.open_image(entry[kind])
         pictures.append(_coloured(labels))
     scale = _SIDE / max(max(picture.size) for picture in pictures)
     size = [(max(1, round(p.width * scale)), max(1, round(p.height * scale))) for p in pictures]

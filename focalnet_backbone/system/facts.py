@@ -17,6 +17,8 @@ from typing import Any
 from filelock import FileLock
 from tqdm import tqdm
 
+from focalnet_backbone.system.inputs import parse_json
+
 FEW = 100
 """Up to so many files are looked at in this process, where starting others would take longer."""
 SMALL = 16 << 20
@@ -157,7 +159,7 @@ class _Store:
                     path = absolute.get(name)
                     if path is not None and stamps[path] == (size, changed):
                         answers[path] = answer
-        return dict(zip(answers, json.loads(f"[{','.join(answers.values())}]"), strict=True))
+        return dict(zip(answers, parse_json(f"[{','.join(answers.values())}]"), strict=True))
 
     def write(self, key: str, stamps: dict[str, tuple[int, int] | None], answers: dict[str, Any]) -> None:
         rows = [(key, os.path.abspath(path), *stamps[path], json.dumps(answer)) for path, answer in answers.items()]

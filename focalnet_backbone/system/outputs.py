@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import stat
 import struct
@@ -15,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from focalnet_backbone.system.files import remove_unfinished, whole_file
+from focalnet_backbone.system.inputs import parse_json
 
 MAKER = "focalnet-backbone"
 
@@ -172,7 +172,7 @@ def _text_mark(suffix: str) -> bytes:
 def _made_by(length: bytes, start: bytes) -> bool:
     """Whether a safetensors header, by its length and its start, names this package as its format."""
     try:
-        header = json.loads(start[: int.from_bytes(length, "little")])
+        header = parse_json(start[: int.from_bytes(length, "little")])
         return str(header["__metadata__"]["format"]).startswith(MAKER)
     except (ValueError, KeyError, TypeError):
         return False

@@ -214,7 +214,7 @@ def test_compiled_models_are_timed(run_tool, tmp_path):
         (["focalnet_tiny_lrf", "--device", "tpu"], "tpu"),
         ([], "a variant or --read is needed"),
         (["--read", "nowhere.json"], "nowhere.json"),
-        (["--read", __file__], "is no report of this tool"),
+        (["--read", __file__], "is not valid JSON"),
         (["focalnet_tiny_lrf", "--json", "nowhere/speed.json"], "no folder nowhere"),
         (["focalnet_tiny_lrf", "--json", "."], "folder"),
         (["focalnet_tiny_lrf", "--plot", "speed.xyz"], "no picture can have the ending '.xyz'"),

@@ -75,6 +75,8 @@ RULES = [
         "python tools/train.py configs/mmdet/mask_rcnn_focalnet_sample.py --train-images *",
         add="--cfg-options train_cfg.max_iters=2 train_dataloader.batch_size=2",
     ),
+    # mmpretrain.md
+    Rule("focalnet train focalnet_tiny_lrf_finetune*", "photos", "no folder of photos at photos/train"),
     # detectors.md
     Rule(
         "focalnet analyze dino-4scale*",

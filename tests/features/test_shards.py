@@ -146,7 +146,7 @@ def test_bad_coco_files_are_named(tmp_path):
     path = tmp_path / "boxes.json"
     image = {"id": 1, "file_name": "a.jpg"}
     for content, message in (
-        ("{", "is no COCO file of boxes"),
+        ("{", "is not valid JSON"),
         (json.dumps({"images": [image], "annotations": []}), "holds no boxes"),
         (
             json.dumps({"images": [image], "annotations": [{"id": 4, "image_id": 2, "bbox": [0, 0, 1, 1]}]}),

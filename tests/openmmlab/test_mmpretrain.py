@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain import ImageClassificationInferencer, get_model
+from mmpretrain.registry import DATASETS
 from PIL import Image
 
 from focalnet_backbone import FocalNetConfig, command
@@ -21,6 +22,7 @@ from focalnet_backbone.checkpoints.formats import export_state_dict
 from focalnet_backbone.models import FocalNetForImageClassification
 from focalnet_backbone.openmmlab import load_classifier
 from focalnet_backbone.openmmlab.runners import load_config
+from focalnet_backbone.own_data import OwnData, Split
 from tests.openmmlab.conftest import ROOT
 
 CONFIGS = sorted((ROOT / "configs" / "mmpretrain").glob("*.py"))
@@ -135,6 +137,74 @@ def test_photos_are_classified_by_mmpretrains_own_inferencer(tiny, trained, tmp_
     assert command.main(["predict", str(tiny), str(trained), str(photo), "--out", str(tmp_path / "out")]) == 2
     assert "ImageClassificationInferencer" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Photos of three classes, a folder each; those to evaluate on lack any of one."""
+    for split in ("train", "val"):
+        for name, colour in (("cat", "red"), ("dog", "white"), ("owl", "blue")):
+            (tmp_path / split / name).mkdir(parents=True)
+            if (split, name) != ("val", "cat"):
+                Image.new("RGB", (40, 48), colour).save(tmp_path / split / name / "1.webp")
+    return tmp_path
+
+
+OWN = str(ROOT / "configs/mmpretrain/focalnet_tiny_lrf_finetune_30e_in1k.py")
+
+
+def test_a_folder_a_class_is_put_in_the_place_of_imagenet(photos):
+    data = OwnData(Split(photos / "train"), Split(photos / "val"), size=(96, 96))
+    cfg = load_config(OWN, None, data)
+    assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == 3
+    assert cfg.val_evaluator.topk == cfg.test_evaluator.topk == (1,)
+    steps = {step["type"]: step for step in (*cfg.train_pipeline, *cfg.test_pipeline)}
+    assert steps["RandomResizedCrop"]["scale"] == steps["CenterCrop"]["crop_size"] == 96
+    assert steps["ResizeEdge"]["scale"] == round(256 * 96 / 224)
+    train, val = (DATASETS.build({**cfg[f"{name}_dataloader"].dataset, "pipeline": []}) for name in ("train", "val"))
+    named = [(Path(sample["img_path"]).parent.name, sample["gt_label"]) for sample in train]
+    assert named == [("cat", 0), ("dog", 1), ("owl", 2)]
+    assert [sample["gt_label"] for sample in val] == [1, 2]
+    with pytest.raises(ValueError, match="squares, such as --size 64"):
+        load_config(OWN, None, OwnData(data.train, None, size=(96, 64)))
+
+
+def test_folders_that_differ_between_splits_are_named(photos):
+    (photos / "val" / "dog").rename(photos / "val" / "dogs")
+    data = OwnData(Split(photos / "train"), Split(photos / "val"))
+    with pytest.raises(ValueError, match=r"val has no folder 'dog', which .*train has"):
+        load_config(OWN, None, data)
+    (photos / "val" / "dog").mkdir()
+    with pytest.raises(ValueError, match=r"train has no folder 'dogs', which .*val has"):
+        load_config(OWN, None, data)
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("mmseg/upernet_focalnet_sample.py", "a config of mmseg, which does not learn from folders of classes"),
+        ("detectron2/mask_rcnn_focalnet_sample.yaml", "detectron2 learns from label images"),
+    ],
+)
+def test_other_hosts_refuse_folders_of_classes(photos, capsys, host, words):
+    assert command.main(["check-data", str(ROOT / "configs" / host), "--train-images", str(photos / "train")]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_classifier_of_own_folders_trains_by_one_line(photos, capsys):
+    flags = ["--train-images", str(photos / "train"), "--val-images", str(photos / "val"), "--size", "32"]
+    tiny = ["model.backbone.variant=None", "model.backbone.embed_dim=4", "model.backbone.depths=(1,1,1,1)"]
+    tiny += ["model.head.in_channels=32", "load_from=None", "train_cfg.max_epochs=1", "param_scheduler=[]"]
+    tiny += [f"{name}_dataloader.num_workers=0" for name in ("train", "val")]
+    tiny += [f"{name}_dataloader.persistent_workers=False" for name in ("train", "val")]
+    options = ["--cfg-options", *tiny, "train_dataloader.batch_size=3", "experiment_name=own_folders"]
+    assert command.main(["train", OWN, *flags, "--work-dir", str(photos / "work"), *options]) == 0
+    assert "own data: 3 classes: cat, dog, owl" in capsys.readouterr().out
+    checkpoint = torch.load(photos / "work" / "epoch_1.pth", weights_only=True)
+    assert list(checkpoint["meta"]["dataset_meta"]["classes"]) == ["cat", "dog", "owl"]
+    (photos / "train" / "owl" / "2.jpg").write_bytes(b"no photo")
+    assert command.main(["check-data", OWN, *flags]) == 2
+    assert "owl/2.jpg" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

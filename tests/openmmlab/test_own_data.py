@@ -255,6 +255,6 @@ def test_one_line_trains_on_own_data_and_what_it_leaves_is_a_config_that_tests(
     assert test_tool.main([*arguments, "--cfg-options", *options]) == 0
 
 
-def test_a_mistake_on_the_command_line_is_one_line(capsys):
-    assert train_tool.main([str(SAMPLE_CONFIG), "--train-images", "nowhere"]) == 2
+def test_a_mistake_on_the_command_line_is_one_line(capsys, tmp_path):
+    assert train_tool.main([str(SAMPLE_CONFIG), "--train-images", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("train.py: --train-images goes with --train-labels")

@@ -78,7 +78,7 @@ def test_a_perfect_detector_has_an_ap_of_100(tmp_path, truth):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not valid JSON"),
         ("{}", "a list of results"),
         ('[{"image_id": 1}]', "lacks bbox, category_id or score"),
         ('[{"image_id": 99, "category_id": 7, "bbox": [0, 0, 1, 1], "score": 1}]', "no prediction of an image"),

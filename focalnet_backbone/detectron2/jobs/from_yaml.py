@@ -27,7 +27,7 @@ from focalnet_backbone.detectron2.jobs.job import Job
 from focalnet_backbone.detectron2.loader import PhotosOnly, build_train_loader, detr_crop
 from focalnet_backbone.detectron2.own_datasets import evaluator_of, register_own
 from focalnet_backbone.system.command_line import first_line
-from focalnet_backbone.system.yaml_text import LARGEST, check_yaml
+from focalnet_backbone.system.inputs import compose_yaml, read_text
 
 _TEXT = "tag:yaml.org,2002:str"
 
@@ -241,16 +241,11 @@ def _check_files(config: str) -> None:
     seen: set[str] = set()
     while config not in seen:
         seen.add(config)
-        with PathManager.open(config, "rb") as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise ValueError(f"{config} is not read, as it is larger than a config can be ({LARGEST} bytes)")
-        text = content.decode("utf-8")
+        text = read_text(PathManager.get_local_path(config))
         try:
-            check_yaml(text)
+            root = compose_yaml(text)
         except ValueError as error:
             raise ValueError(f"{config}: {error}") from error
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
         pairs = root.value if isinstance(root, yaml.MappingNode) else []
         node = next((value for key, value in pairs if key.value == BASE_KEY), None)
         if node is None or node.tag != _TEXT:  # What is wrong with another one, fvcore says.

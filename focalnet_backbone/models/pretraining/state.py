@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from focalnet_backbone.models.pretraining.data import derive_seed
 from focalnet_backbone.models.pretraining.recipe import AMP_TYPES, Recipe
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.inputs import parse_json
 
 
 class TrainingState:
@@ -32,7 +32,7 @@ class TrainingState:
     def __init__(self, config: FocalNetConfig, recipe: Recipe, images: int, device: torch.device) -> None:
         self.recipe = recipe
         self.device = device
-        self.identity = {**asdict(recipe), "images": images, "model": json.loads(config.to_json_string())}
+        self.identity = {**asdict(recipe), "images": images, "model": parse_json(config.to_json_string())}
         torch.manual_seed(derive_seed(recipe.seed, 2))
         self.model = FocalNetForMaskedImageModeling(config).to(device)
         self.optimizer = make_optimizer(self.model, recipe)
