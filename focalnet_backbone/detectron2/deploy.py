@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import GeneralizedRCNN, StandardROIHeads
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
@@ -16,20 +15,27 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.ops import nms, roi_align
 
 from focalnet_backbone.detectron2.predict import Detectron2Predictor
-from focalnet_backbone.features.preparation import Preparation, PreparePhotos, own_symbol
-
-_NONE = -1e4
-"""Score of a place that holds no box."""
+from focalnet_backbone.features.boxes import (
+    NONE,
+    RoiLayer,
+    are_boxes,
+    best_of_classes,
+    best_of_kinds,
+    clip,
+    masks_of_labels,
+    pad_to_multiple,
+    pool_regions,
+    scale_boxes,
+    take,
+    top,
+)
+from focalnet_backbone.features.preparation import Preparation, PreparePhotos
 
 
 class MaskRCNNGraph(nn.Module):
     """Mask R-CNN for one photo: `GeneralizedRCNN.inference`, with a fixed number of places for boxes.
-
-    detectron2 lets the number of boxes follow the data at each step, which exporters cannot. Here a step keeps as many
-    places as it may have boxes at most; an empty place has a score below all others, and is left out at the end.
 
     Args:
         model: the detector.
@@ -59,13 +65,13 @@ class MaskRCNNGraph(nn.Module):
         """
         x = self.prepare(photos)
         size = x.shape[2], x.shape[3]
-        maps = self.backbone(_pad(x, max(1, self.backbone.size_divisibility)))
+        maps = self.backbone(pad_to_multiple(x, self.backbone.size_divisibility))
         proposals, known = self._propose([maps[name] for name in self.rpn.in_features], size)
         maps = [maps[name] for name in self.heads.box_in_features]
         boxes, scores, labels = self._classify(maps, proposals, known, size)
-        found = self._scale(boxes, size, (photos.shape[1], photos.shape[2]))
-        real = (scores > _NONE) & _are_boxes(found)
-        rows = real.nonzero()[:, 0]
+        photo = photos.shape[1], photos.shape[2]
+        found = clip(scale_boxes(boxes, size, photo), photo)
+        rows = ((scores > NONE) & are_boxes(found)).nonzero()[:, 0]
         outputs = found[rows], scores[rows], labels[rows]
         return (*outputs, self._masks(maps, boxes, labels)[rows]) if self.heads.mask_on else outputs
 
@@ -73,20 +79,20 @@ class MaskRCNNGraph(nn.Module):
         """The region proposals `(P, 4)`, and which places hold one."""
         logits, deltas = self.rpn.rpn_head(maps)
         boxes, scores, levels = [], [], []
+        count = self.rpn.pre_nms_topk[False]
         for level, (objectness, delta) in enumerate(zip(logits, deltas, strict=True)):
             anchors = _anchors(self.rpn.anchor_generator, level, objectness.shape[2], objectness.shape[3])
             delta = delta[0].reshape(-1, 4, *delta.shape[2:]).permute(2, 3, 0, 1).reshape(-1, 4)
-            best, rows = _top(objectness[0].permute(1, 2, 0).flatten(), self.rpn.pre_nms_topk[False])
-            filled = F.pad(delta, (0, 0, 0, self.rpn.pre_nms_topk[False]))
-            anchors = F.pad(anchors, (0, 0, 0, self.rpn.pre_nms_topk[False]))
-            boxes.append(_decode(filled[rows], anchors[rows], self.rpn.box2box_transform))
+            best, rows = top(objectness[0].permute(1, 2, 0).flatten(), count)
+            delta, anchors = take(delta, rows, count), take(anchors, rows, count)
+            boxes.append(_decode(delta, anchors, self.rpn.box2box_transform))
             scores.append(best)
             levels.append(torch.full_like(rows, level))
-        box, score = _clip(torch.cat(boxes), size), torch.cat(scores)
-        score = torch.where(_are_boxes(box, self.rpn.min_box_size), score, _NONE)
-        kept = torch.zeros_like(score).scatter(0, _nms_by_kind(box, score, torch.cat(levels), self.rpn.nms_thresh), 1.0)
-        best, rows = _top(torch.where(kept > 0, score, _NONE), self.rpn.post_nms_topk[False])
-        return F.pad(box, (0, 0, 0, self.rpn.post_nms_topk[False]))[rows], best > _NONE
+        box, score = clip(torch.cat(boxes), size), torch.cat(scores)
+        score = torch.where(are_boxes(box, self.rpn.min_box_size), score, NONE)
+        count = self.rpn.post_nms_topk[False]
+        best, rows = best_of_kinds(box, score, torch.cat(levels), self.rpn.nms_thresh, count)
+        return take(box, rows, count), best > NONE
 
     def _classify(
         self, maps: list[Tensor], proposals: Tensor, known: Tensor, size: tuple[int, int]
@@ -95,36 +101,21 @@ class MaskRCNNGraph(nn.Module):
         layers = self.heads.box_predictor
         logits, deltas = layers(self.heads.box_head(_pool(self.heads.box_pooler, maps, proposals)))
         scores = logits.softmax(1)[:, :-1]
-        classes = scores.shape[1]
         kinds = deltas.shape[1] // 4
         repeated = proposals[:, None].expand(-1, kinds, -1).reshape(-1, 4)
-        boxes = _clip(_decode(deltas.reshape(-1, 4), repeated, layers.box2box_transform), size)
-        boxes = boxes.reshape(-1, kinds, 4).expand(-1, classes, -1).reshape(-1, 4)
-        chosen = ((scores > layers.test_score_thresh) & known[:, None]).flatten().nonzero()[:, 0]
-        box, score, label = boxes[chosen], scores.flatten()[chosen], chosen % classes
-        kept = torch.zeros_like(score).scatter(0, _nms_by_kind(box, score, label, layers.test_nms_thresh), 1.0)
-        count = layers.test_topk_per_image
-        best, rows = _top(torch.where(kept > 0, score, _NONE), count)
-        return F.pad(box, (0, 0, 0, count))[rows], best, F.pad(label, (0, count))[rows]
+        boxes = clip(_decode(deltas.reshape(-1, 4), repeated, layers.box2box_transform), size)
+        boxes = boxes.reshape(-1, kinds, 4).expand(-1, scores.shape[1], -1)
+        return best_of_classes(
+            boxes,
+            scores,
+            known,
+            lowest=layers.test_score_thresh,
+            threshold=layers.test_nms_thresh,
+            count=layers.test_topk_per_image,
+        )
 
     def _masks(self, maps: list[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-        head = self.heads.mask_head
-        logits = head.layers(_pool(self.heads.mask_pooler, maps, boxes))
-        if logits.shape[1] == 1:
-            return logits[:, 0].sigmoid()
-        return logits[torch.arange(boxes.shape[0]), labels].sigmoid()
-
-    def _scale(self, boxes: Tensor, size: tuple[int, int], photo: tuple[int, int]) -> Tensor:
-        """Boxes in a network's input of a size, in pixels of the photo."""
-        (height, width), (photo_height, photo_width) = size, photo
-        scaled = torch.stack(
-            [
-                side * (photo_width / width if i % 2 == 0 else photo_height / height)
-                for i, side in enumerate(boxes.unbind(1))
-            ],
-            dim=1,
-        )
-        return _clip(scaled, photo)
+        return masks_of_labels(self.heads.mask_head.layers(_pool(self.heads.mask_pooler, maps, boxes)), labels)
 
 
 def open_mask_rcnn(config: str | Path, weights: str | Path) -> tuple[MaskRCNNGraph, dict[str, Any]]:
@@ -190,13 +181,6 @@ def _preparation(mapper: Any, model: nn.Module) -> Preparation:
     )
 
 
-def _pad(x: Tensor, multiple: int) -> Tensor:
-    """Zeros on the right and bottom, to a size that is spelt as a multiple, whose parts exporters know to be whole."""
-    height, width = x.shape[2], x.shape[3]
-    rows, columns = (own_symbol((side + multiple - 1) // multiple) * multiple for side in (height, width))
-    return F.pad(x, (0, columns - width, 0, rows - height))
-
-
 def _anchors(generator: DefaultAnchorGenerator, level: int, height: int, width: int) -> Tensor:
     """The anchors `(height * width * A, 4)` of a map, in its order."""
     cells, stride = list(generator.cell_anchors)[level], generator.strides[level]
@@ -217,39 +201,13 @@ def _decode(deltas: Tensor, anchors: Tensor, transform: Any) -> Tensor:
     return torch.stack([x - 0.5 * w, y - 0.5 * h, x + 0.5 * w, y + 0.5 * h], dim=1)
 
 
-def _clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes cut at the borders of an image (height, width)."""
-    height, width = size
-    left, top, right, bottom = boxes.unbind(1)
-    x, y = (left.clamp(0, width), right.clamp(0, width)), (top.clamp(0, height), bottom.clamp(0, height))
-    return torch.stack([x[0], y[0], x[1], y[1]], dim=1)
-
-
-def _are_boxes(boxes: Tensor, smallest: float = 0.0) -> Tensor:
-    return (boxes[:, 2] - boxes[:, 0] > smallest) & (boxes[:, 3] - boxes[:, 1] > smallest)
-
-
-def _top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest scores and their rows, which lie behind the last where there are too few."""
-    return F.pad(scores, (0, count), value=_NONE).topk(count)
-
-
-def _nms_by_kind(boxes: Tensor, scores: Tensor, kinds: Tensor, threshold: float) -> Tensor:
-    """Rows that non-maximum suppression keeps, for each kind by itself: those of two kinds are moved apart."""
-    apart = F.pad(boxes, (0, 0, 0, 1)).max() + 1
-    return nms(boxes + (kinds.to(boxes) * apart)[:, None], scores, threshold)
-
-
 def _pool(pooler: ROIPooler, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
     """What `ROIPooler` gives, of one image."""
-    rois = F.pad(boxes, (1, 0))
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     level = torch.floor(pooler.canonical_level + torch.log2(area.sqrt() / pooler.canonical_box_size + 1e-8))
     level = level.clamp(pooler.min_level, pooler.max_level) - pooler.min_level
-    pooled = None
-    for number, (features, part) in enumerate(zip(maps, pooler.level_poolers, strict=True)):
-        found = roi_align(
-            features, rois, part.output_size, part.spatial_scale, max(part.sampling_ratio, 0), aligned=part.aligned
-        )
-        pooled = found if pooled is None else torch.where((level == number)[:, None, None, None], found, pooled)
-    return pooled
+    layers = [
+        RoiLayer(part.output_size, part.spatial_scale, max(part.sampling_ratio, 0), part.aligned)
+        for part in pooler.level_poolers
+    ]
+    return pool_regions(maps, boxes, level, layers)

@@ -190,10 +190,10 @@ def _open_config(source: str, weights: str, photos: bool) -> Exportable:
     config = open_config(source)
     if not is_mmengine(config):
         return _open_detectron2(config, weights, photos)
-    from focalnet_backbone.openmmlab.deploy import SegmentorGraph
+    from focalnet_backbone.openmmlab.deploy import open_graph
 
-    graph, metadata = SegmentorGraph.open(config, weights, photos)
-    return Exportable(graph, ("logits", "labels"), "segmentation", photos, metadata)
+    graph, metadata = open_graph(config, weights, photos)
+    return Exportable(graph, graph.outputs, graph.task, photos, metadata, one_at_a_time=graph.task == "detection")
 
 
 def _open_detectron2(config: Path, weights: str, photos: bool) -> Exportable:

@@ -60,7 +60,7 @@ class OpenMMLabPredictor(Predictor):
         is_panoptic = any("panoptic" in name for name in self.cfg.model)
         self.labels_pixels = is_panoptic or any(name in self.cfg.model for name in ("decode_head", "auxiliary_head"))
         self.detects = not self.labels_pixels
-        self.ids = _category_ids(self.cfg, self.meta["classes"]) if self.detects else []
+        self.ids = category_ids(self.cfg, self.meta["classes"]) if self.detects else []
 
     def predict(self, path: Path, image: np.ndarray) -> Prediction:
         """What there is in an image, RGB, uint8 `(H, W, 3)`."""
@@ -169,7 +169,7 @@ def _build_pipeline(cfg: Config) -> Compose:
     return Compose([{"type": f"{scope}.LoadImageFromNDArray"}, *keep])
 
 
-def _category_ids(cfg: Config, classes: Sequence[str]) -> list[int]:
+def category_ids(cfg: Config, classes: Sequence[str]) -> list[int]:
     """The dataset's id of each class: of the file of annotations if it is there, or COCO's, or else the position."""
     dataset = next(leaf_datasets(cfg.test_dataloader.dataset))
     annotations = Path(dataset.get("data_root") or ".", dataset.get("ann_file") or "")

@@ -15,7 +15,7 @@ from torch import nn
 
 from focalnet_backbone.command import export, predict
 from focalnet_backbone.export.sources import open_exportable
-from focalnet_backbone.openmmlab.deploy import PoolToGrid
+from focalnet_backbone.openmmlab.deploy.segmenters import PoolToGrid
 from tests.openmmlab.conftest import SAMPLE_CONFIG
 
 
@@ -70,9 +70,7 @@ def test_a_file_predicts_the_labels_and_pictures_of_the_framework(segmenter, con
     assert len(names) == 6
     for name in names:
         expected, found = (np.asarray(Image.open(tmp_path / kind / name)) for kind in ("eager", "onnx"))
-        # OpenCV, by which the framework resizes, rounds twice: a byte in ten differs by one, and this model, which
-        # trained for four iterations, decides one pixel in a hundred by less than that changes.
-        assert (expected != found).mean() < 2e-2, name
+        assert (expected != found).mean() < 1e-3, name
 
 
 def test_a_file_tells_classes_colours_scale_and_the_checkpoint_s_hash(config, trained):

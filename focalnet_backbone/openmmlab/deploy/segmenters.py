@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
 from torch import Tensor, nn
 
 from focalnet_backbone.features.preparation import Preparation, PreparePhotos
-from focalnet_backbone.openmmlab.data import leaf_datasets
-from focalnet_backbone.openmmlab.predict import load_model
-from focalnet_backbone.openmmlab.runners import load_config, require
-
-_HARMLESS = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs", "Resize")
-"""Transforms of a test pipeline that a file can do without, or does itself."""
 
 
 class PoolToGrid(nn.Module):
@@ -57,6 +47,9 @@ class SegmentorGraph(nn.Module):
         ValueError: the model is one that this cannot express.
     """
 
+    task = "segmentation"
+    outputs = ("logits", "labels")
+
     def __init__(self, model: nn.Module, preparation: Preparation | None) -> None:
         super().__init__()
         _check_model(model)
@@ -64,29 +57,6 @@ class SegmentorGraph(nn.Module):
         self.align_corners = model.align_corners
         self.backbone, self.head = model.backbone, _pool_by_products(model.decode_head)
         self.neck = model.neck if model.with_neck else nn.Identity()
-
-    @classmethod
-    def open(cls, config: str | Path, weights: str | Path, photos: bool) -> tuple[SegmentorGraph, dict[str, Any]]:
-        """The model of a config, with trained weights, and its metadata.
-
-        Raises:
-            FileNotFoundError, CheckpointError: as `load_model` does.
-            ValueError: it is no segmenter, or its test pipeline does what a file cannot hold.
-        """
-        cfg = load_config(config)
-        require(cfg, "model", "test_dataloader")
-        if "decode_head" not in cfg.model:
-            raise ValueError(f"{Path(config).name}: no segmenter of mmsegmentation; --backbone exports the backbone")
-        model, meta = load_model(cfg, weights, "cpu")
-        how = _preparation(cfg, model)
-        metadata = {
-            "classes": list(meta["classes"]),
-            "palette": [list(colour) for colour in meta["palette"]],
-            "mean": how.mean,
-            "std": how.std,
-            "fit": how.fit,
-        }
-        return cls(model, how if photos else None).eval(), metadata
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map photos `(N, H, W, 3)` or images `(N, 3, H, W)` to logits `(N, classes, H, W)` and labels `(N, H, W)`."""
@@ -123,26 +93,3 @@ def _pool_by_products(head: nn.Module) -> nn.Module:
                 size = child.output_size
                 setattr(module, name, PoolToGrid((size, size) if isinstance(size, int) else tuple(size)))
     return head
-
-
-def _preparation(cfg: Config, model: nn.Module) -> Preparation:
-    """The test pipeline's resizing and the preprocessor's normalising."""
-    preprocessor = model.data_preprocessor
-    if preprocessor.test_cfg:
-        raise ValueError("a preprocessor that pads in testing (data_preprocessor.test_cfg) cannot be exported")
-    fit = None
-    for transform in next(leaf_datasets(cfg.test_dataloader.dataset))["pipeline"]:
-        kind = transform["type"].rpartition(".")[2]
-        if kind not in _HARMLESS:
-            raise ValueError(f"the test pipeline's {kind} cannot be exported; --tensor leaves the pipeline out")
-        if kind == "Resize":
-            if not transform.get("keep_ratio") or not transform.get("scale") or fit:
-                raise ValueError("only one Resize by scale with keep_ratio=True can be exported")
-            scale = transform["scale"]
-            fit = (max(scale), min(scale))
-    return Preparation(
-        tuple(preprocessor.mean.flatten().tolist()),
-        tuple(preprocessor.std.flatten().tolist()),
-        fit=fit,
-        bgr=not preprocessor.channel_conversion,
-    )

@@ -1,0 +1,48 @@
+"""What the test pipeline of a config and the preprocessor of its model do to a photo."""
+
+from __future__ import annotations
+
+from mmengine.config import Config
+from torch import nn
+
+from focalnet_backbone.features.preparation import Preparation
+from focalnet_backbone.openmmlab.data import leaf_datasets
+
+_HARMLESS = ("LoadImageFromFile", "LoadAnnotations", "LoadPanopticAnnotations", "PackSegInputs", "PackDetInputs")
+"""Transforms of a test pipeline that a file can do without."""
+
+
+def read_preparation(cfg: Config, model: nn.Module) -> Preparation:
+    """The test pipeline's resizing and the preprocessor's normalising.
+
+    Raises `ValueError` if a file cannot hold one of them.
+    """
+    preprocessor = model.data_preprocessor
+    if getattr(preprocessor, "test_cfg", None):
+        raise ValueError("a preprocessor that pads in testing (data_preprocessor.test_cfg) cannot be exported")
+    if not hasattr(preprocessor, "mean"):
+        raise ValueError("a preprocessor that does not normalise cannot be exported")
+    swaps = getattr(preprocessor, "channel_conversion", getattr(preprocessor, "_channel_conversion", False))
+    return Preparation(
+        tuple(preprocessor.mean.flatten().tolist()),
+        tuple(preprocessor.std.flatten().tolist()),
+        fit=_read_resize(next(leaf_datasets(cfg.test_dataloader.dataset))["pipeline"]),
+        bgr=not swaps,
+    )
+
+
+def _read_resize(pipeline: list[dict]) -> tuple[int, int] | None:
+    """The long and the short side within which a photo is resized; None if it is left as it is."""
+    fit = None
+    for transform in pipeline:
+        kind = transform["type"].rpartition(".")[2]
+        if kind in _HARMLESS:
+            continue
+        if kind != "Resize":
+            raise ValueError(f"the test pipeline's {kind} cannot be exported; --tensor leaves the pipeline out")
+        plain = transform.get("backend", "cv2") == "cv2" and transform.get("interpolation", "bilinear") == "bilinear"
+        if not transform.get("keep_ratio") or not transform.get("scale") or not plain or fit:
+            raise ValueError("only one bilinear Resize by scale with keep_ratio=True can be exported")
+        scale = transform["scale"]
+        fit = (max(scale), min(scale))
+    return fit
