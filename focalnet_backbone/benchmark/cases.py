@@ -21,7 +21,7 @@ from focalnet_backbone.benchmark.timing import alternate, summarise
 from focalnet_backbone.network.config import FocalNetConfig
 
 CPU = torch.device("cpu")
-MEASURES = ("forward", "compiled", "training", "saving", "memory", "autocast")
+MEASURES = ("forward", "compiled", "training", "saving", "memory", "autocast", "autocast-training")
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def measure_case(case: Case, measures: Sequence[str] = MEASURES) -> dict[str, An
         "saving": _measure_saving,
         "memory": _measure_memory,
         "autocast": _measure_autocast,
+        "autocast-training": _measure_autocast_training,
     }
     for measure in measures:
         gc.collect()
@@ -130,14 +131,14 @@ def _forward(case: Case, contender: Contender, x: Tensor) -> Tensor:
         return contender.run(x)
 
 
-def _training_loss(case: Case, contender: Contender, x: Tensor) -> Tensor:
-    with case.autocast():
+def _training_loss(case: Case, contender: Contender, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    with case.autocast(dtype):
         return contender.run(x).float().square().mean()
 
 
-def _step(case: Case, contender: Contender, x: Tensor) -> None:
+def _step(case: Case, contender: Contender, x: Tensor, dtype: torch.dtype | None = None) -> None:
     contender.model.zero_grad(set_to_none=True)
-    _training_loss(case, contender, x).backward()
+    _training_loss(case, contender, x, dtype).backward()
 
 
 @contextmanager
@@ -234,3 +235,12 @@ def _measure_autocast(case: Case, contenders: list[Contender], x: Tensor) -> dic
     runs = {OURS: partial(run, torch.bfloat16), "ours, float32": partial(run, torch.float32)}
     summary = summarise(alternate(runs, case.device, case.rounds, case.seconds), OURS)
     return {**summary, "error": _relative_error(run(torch.bfloat16).float(), run(torch.float32))}
+
+
+def _measure_autocast_training(case: Case, contenders: list[Contender], x: Tensor) -> dict[str, Any]:
+    """Our training step in bfloat16, the reference here, beside float32."""
+    ours = contenders[0]
+    ours.model.train()
+    types = {OURS: torch.bfloat16, "ours, float32": torch.float32}
+    runs = {name: partial(_step, case, ours, x, dtype) for name, dtype in types.items()}
+    return summarise(alternate(runs, case.device, case.rounds, case.seconds), OURS)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
-import re
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from focalnet_backbone.benchmark.contenders import OURS, PEERS
+from focalnet_backbone.system.processor import instruction_sets, processor_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +28,7 @@ _TITLES = {
     "training": "training step",
     "saving": "training step, with and without the saving",
     "autocast": "forward, bfloat16 autocast",
+    "autocast-training": "training step, bfloat16 autocast",
 }
 
 
@@ -39,7 +38,8 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         return {"device": torch.cuda.get_device_name(device), "gpu": _describe_gpu(device), "versions": versions}
     return {
-        "device": _processor(),
+        "device": processor_name(),
+        "instruction_sets": list(instruction_sets()),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -62,15 +62,11 @@ def format_environment(environment: dict[str, Any]) -> str:
     """What `describe_environment` found, as a line of text."""
     parts = [environment["device"]]
     if "threads" in environment:
-        parts += [f"{environment['cores']} cores", f"{environment['threads']} threads", environment["capability"]]
+        sets = " ".join(environment.get("instruction_sets", ()))
+        capability = environment["capability"] + (f" ({sets})" if sets else "")
+        parts += [f"{environment['cores']} cores", f"{environment['threads']} threads", capability]
     parts += [f"{name} {value}" for name, value in environment.get("gpu", {}).items()]
     return ", ".join([*parts, *(f"{name} {version}" for name, version in environment["versions"].items())])
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return found[1] if found else platform.processor()
 
 
 def format_case(result: dict[str, Any]) -> str:
@@ -88,7 +84,7 @@ def format_case(result: dict[str, Any]) -> str:
                 low, high = entry["quartiles"]
                 ratio = "" if name == OURS else f"{entry['ratio']:8.2f}x ours [{low:.2f}, {high:.2f}]"
                 lines.append(f"    {name:<22}{_milliseconds(entry['seconds']):>10} ms{ratio}")
-        if measure == "autocast" and measure in result:
+        if "error" in result.get(measure, ()):
             lines.append(f"    relative error of the features {result[measure]['error']:.4f}")
     if "memory" in result:
         lines.append("  training step: kept for the backward pass, peak")
@@ -114,6 +110,7 @@ def format_table(cases: list[dict[str, Any]]) -> str:
         "compiled": lambda case: _times(case, "compiled", "timm", "timm, eager"),
         "bfloat16": lambda case: _times(case, "autocast", "ours, float32"),
         "training step": lambda case: _times(case, "training", "timm", "transformers"),
+        "bfloat16 training step": lambda case: _times(case, "autocast-training", "ours, float32"),
         "plain autograd": lambda case: _ratio(case, "saving", "ours, plain autograd"),
         "kept for backward": lambda case: _times(case, "memory", "timm", "transformers", "ours, use_checkpoint"),
     }

@@ -74,12 +74,15 @@ def alternate(
 
 
 def summarise(times: Mapping[str, list[float]], reference: str) -> dict[str, dict[str, float | list[float]]]:
-    """Median seconds by name, and how many times the reference's they are: median and quartiles over the rounds."""
+    """Median seconds by name with their quartiles (`spread`), and how many times the reference's they are: median and
+    quartiles over the rounds.
+    """
     summary: dict[str, dict[str, float | list[float]]] = {}
     for name, series in times.items():
         ratios = [theirs / ours for theirs, ours in zip(series, times[reference], strict=True)]
         summary[name] = {
             "seconds": statistics.median(series),
+            "spread": quartiles(series),
             "ratio": statistics.median(ratios),
             "quartiles": quartiles(ratios),
             "rounds": len(series),

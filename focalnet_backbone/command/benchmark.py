@@ -4,19 +4,24 @@
     focalnet benchmark focalnet_tiny_lrf focalnet_base_lrf --size 512 800x1280 --batch-size 1 2 \\
         --measure forward training memory --json speed.json --plot speed.png
     focalnet benchmark focalnet_tiny_lrf --scaling 256 512 1024 2048
+    focalnet benchmark focalnet_tiny_lrf --against speed.json
     focalnet benchmark extract --help
 
 The implementations take turns within one process. Of the times, the median is printed, and the ratio to ours with its
 quartiles over the rounds. The floor is the time of the convolutions and matrix products alone, each by its fastest
-kernel. "Kept" are the bytes that autograd holds from the forward to the backward pass.
+kernel. "Kept" are the bytes that autograd holds from the forward to the backward pass. Each run's measurements are kept
+as JSON, case by case, in a file that it names.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
+import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +39,15 @@ from focalnet_backbone.benchmark import (
     measure_scaling,
     plot,
 )
+from focalnet_backbone.benchmark.against import CASE, check_comparable, format_changes
 from focalnet_backbone.benchmark.cases import MEASURES
 from focalnet_backbone.benchmark.contenders import missing_peers
 from focalnet_backbone.command import _benchmark_extract
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.system.command_line import fail, parse, program
 from focalnet_backbone.system.devices import choose_device
+from focalnet_backbone.system.facts import cache_folder
+from focalnet_backbone.system.files import whole_file
 from focalnet_backbone.system.inputs import read_json
 from focalnet_backbone.system.outputs import claim, result_file
 
@@ -88,6 +96,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=parse_count, default=10, help="at most (default: 10)")
     parser.add_argument("--seconds", type=float, default=20.0, help="no new round after these (default: 20)")
     parser.add_argument("--read", type=Path, metavar="FILE", help="complete the measurements of an earlier --json")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="tell what became slower or faster since an earlier --json"
+    )
     parser.add_argument("--table", action="store_true", help="print the measurements as a table in Markdown too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them")
@@ -127,18 +138,51 @@ def claim_results(args: argparse.Namespace) -> None:
     if args.plot and args.plot.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
         raise ValueError(f"--plot {args.plot}: no picture can have the ending {args.plot.suffix!r}; take .png")
     # What is completed is read and written by one call.
-    read = [args.read] if args.read and args.read != args.json else []
+    read = [path for path in (args.read, args.against) if path and path != args.json]
     claim([(path, f"--{name}") for name in ("json", "plot") if (path := getattr(args, name))], read, force=args.force)
 
 
 def add_case(report: dict[str, Any], result: dict[str, Any]) -> None:
     """Add a case's measurements, to those of the same case if there are some."""
-    key = ("variant", "size", "batch_size", "dtype")
     for case in report["cases"]:
-        if all(case[name] == result[name] for name in key):
+        if all(case[name] == result[name] for name in CASE):
             case.update(result)
             return
     report["cases"].append(result)
+
+
+def read_earlier(args: argparse.Namespace, environment: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cases of `--against`.
+
+    Raises `ValueError` if its times cannot be compared with those of this environment.
+    """
+    earlier = read_report(args.against)
+    try:
+        check_comparable(environment, earlier["environment"])
+    except ValueError as error:
+        raise ValueError(f"--against {args.against}: {error}") from None
+    return earlier["cases"]
+
+
+def measure(args: argparse.Namespace, cases: list[Case], report: dict[str, Any]) -> None:
+    """Measure what was asked for, print it, and add it to the report, of which a copy is kept after each case."""
+    kept = cache_folder() / "benchmarks" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.getpid()}.json"
+
+    def keep() -> None:
+        with contextlib.suppress(OSError), whole_file(kept) as unfinished:
+            unfinished.write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+    for case in cases if args.measure else []:
+        result = measure_case(case, args.measure)
+        print(format_case(result), flush=True)
+        add_case(report, result)
+        keep()
+    if cases and args.scaling:
+        report["scaling"] = measure_scaling(cases[0], args.scaling)
+        print(format_scaling(report["scaling"]))
+        keep()
+    if kept.exists():
+        print(f"kept as {kept}")
 
 
 @program("benchmark.py")
@@ -154,27 +198,24 @@ def main() -> int:
         report: dict[str, Any] = {"cases": [], "scaling": None}
         if args.read:
             report = read_report(args.read)
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        if cases:
+            report["environment"] = describe_environment(cases[0].device)
+        earlier = read_earlier(args, report["environment"]) if args.against else None
         claim_results(args)
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         return fail("benchmark.py", error)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     for name in missing_peers():
         print(f"{name} is not installed, and left out")
-    if cases:
-        report["environment"] = describe_environment(cases[0].device)
     print(format_environment(report["environment"]), flush=True)
-    for case in cases if args.measure else []:
-        result = measure_case(case, args.measure)
-        print(format_case(result), flush=True)
-        add_case(report, result)
-    if cases and args.scaling:
-        report["scaling"] = measure_scaling(cases[0], args.scaling)
-        print(format_scaling(report["scaling"]))
+    measure(args, cases, report)
     if not cases:
         print("\n".join(map(format_case, report["cases"])))
     if args.table:
         print(format_table(report["cases"]))
+    if earlier is not None:
+        print(f"against {args.against}: {format_changes(report['cases'], earlier)}")
     if args.json:
         with result_file(args.json) as unfinished:
             unfinished.write_text(json.dumps(report, indent=1), encoding="utf-8")

@@ -51,11 +51,19 @@ def compute_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
 
 def run_block(block: nn.Module, x: Tensor) -> Tensor:
     """What the block makes of `(N, H, W, C)`, for stock submodules in eval mode; keeps nothing for a backward pass."""
+    compute = _compute_as_operator if torch.compiler.is_compiling() else _compute
+    return compute(x, *_settings(block))
+
+
+def compute_block(block: nn.Module, x: Tensor) -> Tensor:
+    """The same, whether or not a compiler is at work."""
+    return _compute(x, *_settings(block))
+
+
+def _settings(block: nn.Module) -> tuple[list[Tensor], str, list[float], bool, bool, str]:
     parameters = dict(block.named_parameters(remove_duplicate=False))
     norms = (block.norm1, block.norm2, block.modulation.ln)
-    compute = _compute_as_operator if torch.compiler.is_compiling() else _compute
-    return compute(
-        x,
+    return (
         list(parameters.values()),
         " ".join(parameters),
         [norm.eps for norm in norms if norm is not None],

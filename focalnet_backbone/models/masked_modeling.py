@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from focalnet_backbone.fast.precision import autocast_to_leave
 from focalnet_backbone.models.model import FocalNetModel
 from focalnet_backbone.models.outputs import FocalNetMaskedImageModelingOutput
 from focalnet_backbone.network.config import FocalNetConfig
@@ -46,7 +48,7 @@ class FocalNetForMaskedImageModeling(FocalNetModel):
             ValueError, TypeError: an input has another shape or type than the model takes.
         """
         x, maps = self.encode(pixel_values, bool_masked_pos)
-        reconstruction = self.decoder(x.permute(0, 3, 1, 2))
+        reconstruction = self._decode(x.permute(0, 3, 1, 2))
         loss = None
         if bool_masked_pos is not None:
             loss = masked_l1_loss(reconstruction, pixel_values, bool_masked_pos, self.config.patch_size)
@@ -56,6 +58,13 @@ class FocalNetForMaskedImageModeling(FocalNetModel):
         if self._wants_object(return_dict):
             return output
         return tuple(value for value in (output.loss, output.reconstruction, output.hidden_states) if value is not None)
+
+    def _decode(self, x: Tensor) -> Tensor:
+        left = autocast_to_leave(self, x)
+        if left is None:
+            return self.decoder(x)
+        with torch.autocast("cpu", enabled=False):
+            return self.decoder(x.float()).to(left)
 
 
 def masked_l1_loss(reconstruction: Tensor, pixel_values: Tensor, bool_masked_pos: Tensor, patch_size: int) -> Tensor:

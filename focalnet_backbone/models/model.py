@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from focalnet_backbone.fast.precision import autocast_to_leave
 from focalnet_backbone.models.outputs import FocalNetModelOutput
 from focalnet_backbone.models.pretrained import PretrainedMixin
 from focalnet_backbone.network.backbone import FocalNetTrunk
@@ -47,6 +48,15 @@ class FocalNetModel(PretrainedMixin, FocalNetTrunk):
         `(N, H_i, W_i, C_i)`.
         """
         self.check_input(pixel_values)
+        left = autocast_to_leave(self, pixel_values)
+        if left is None:
+            return self._encode(pixel_values, bool_masked_pos)
+        with torch.autocast("cpu", enabled=False):
+            x, maps = self._encode(pixel_values.float(), bool_masked_pos)
+        last = self.layers[-1].autocast_dtype(left)
+        return x.to(last), [*(x.to(left) for x in maps[:-1]), maps[-1].to(last)]
+
+    def _encode(self, pixel_values: Tensor, bool_masked_pos: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         x = self.patch_embed(pixel_values)
         if bool_masked_pos is not None:
             x = self._mask(x, bool_masked_pos)

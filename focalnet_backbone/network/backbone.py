@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from focalnet_backbone.fast.fusion import fuse_blocks
+from focalnet_backbone.fast.precision import autocast_to_leave
 from focalnet_backbone.network.blocks import FocalNetStage, PatchEmbed
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.system.switches import check_switch
@@ -191,6 +192,15 @@ class FocalNet(FocalNetTrunk):
             ValueError, TypeError: the input has another shape, number of channels or type than the weights take.
         """
         self.check_input(pixel_values)
+        left = autocast_to_leave(self, pixel_values)
+        if left is None:
+            return self._compute(pixel_values)
+        with torch.autocast("cpu", enabled=False):
+            maps = self._compute(pixel_values.float())
+        types = [left, *(stage.autocast_dtype(left) for stage in self.layers)]
+        return {name: maps[name].to(types[i]) for name, i in zip(maps, self.config.out_indices, strict=True)}
+
+    def _compute(self, pixel_values: Tensor) -> dict[str, Tensor]:
         x = self.pos_drop(self.patch_embed(pixel_values))
         outputs = {}
         if "stem" in self.out_features:

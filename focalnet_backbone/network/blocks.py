@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from focalnet_backbone.fast.dispatch import may_bypass_submodules, needs_gradients
 from focalnet_backbone.fast.inference import run_block
+from focalnet_backbone.fast.precision import autocast_to_leave
 from focalnet_backbone.fast.training import run_branch
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.network.layers import DropPath, Mlp, PatchEmbed, make_activation
@@ -49,6 +50,18 @@ class FocalNetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(N, H, W, C)` to `(N, H, W, C)`."""
+        left = autocast_to_leave(self, x)
+        if left is None:
+            return self._compute(x)
+        with torch.autocast("cpu", enabled=False):
+            y = self._compute(x.float())
+        return y.to(torch.promote_types(x.dtype, self.autocast_dtype(left)))
+
+    def autocast_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The type that both branches have within autocast to a type; layer scale gives them its own."""
+        return dtype if self.gamma_1 is None else self.gamma_1.dtype
+
+    def _compute(self, x: Tensor) -> Tensor:
         if not may_bypass_submodules(self, x):
             branch = self._plain_branch
         elif needs_gradients(self, x):
@@ -117,3 +130,9 @@ class FocalNetStage(nn.Module):
             else:
                 x = block(x)
         return x
+
+    def autocast_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The type of the stage's map within autocast to a type, for an input of that type."""
+        for block in self.blocks:
+            dtype = torch.promote_types(dtype, block.autocast_dtype(dtype))
+        return dtype

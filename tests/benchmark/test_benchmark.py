@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from focalnet_backbone import FocalNetConfig
-from focalnet_backbone.benchmark import Case, cases, contenders, measure_case
+from focalnet_backbone.benchmark import Case, cases, contenders, describe_environment, measure_case
+from focalnet_backbone.benchmark.against import check_comparable, format_changes
 from focalnet_backbone.benchmark.floor import make_floor
 from focalnet_backbone.benchmark.memory import peak_bytes, saved_bytes
 from focalnet_backbone.benchmark.report import format_environment
 from focalnet_backbone.benchmark.timing import alternate, calls_per_timing, summarise, time_once
+from focalnet_backbone.system.processor import instruction_sets
 
 CPU = torch.device("cpu")
 SMALL = {"embed_dim": 8, "depths": [1, 2], "focal_levels": [2, 2], "focal_windows": [3, 3]}
@@ -34,7 +38,7 @@ def test_the_implementations_do_the_same_work():
 def test_training_and_memory_are_measured_with_and_without_the_saving():
     config = FocalNetConfig(embed_dim=16, depths=[2, 2], focal_levels=[3, 3], focal_windows=[3, 3])
     case = Case("small", config, (128, 128), rounds=1)
-    result = measure_case(case, ["training", "saving", "memory", "autocast"])
+    result = measure_case(case, ["training", "saving", "memory"])
     assert list(result["training"]) == ["ours", "timm", "transformers"]
     assert list(result["saving"]) == ["ours", "ours, plain autograd"]
     memory = result["memory"]
@@ -42,7 +46,13 @@ def test_training_and_memory_are_measured_with_and_without_the_saving():
     assert memory["timm"]["ratio"] > 1 / 0.55
     assert memory["transformers"]["ratio"] > 1 / 0.55
     assert memory["ours, use_checkpoint"]["saved"] < 0.2 * memory["timm"]["saved"]
+
+
+def test_autocast_is_measured_beside_float32():
+    case = Case("small", FocalNetConfig(**SMALL), (64, 64), rounds=1)
+    result = measure_case(case, ["autocast", "autocast-training"])
     assert 0 < result["autocast"]["error"] < 0.02
+    assert [list(result[name])[:2] for name in ("autocast", "autocast-training")] == [["ours", "ours, float32"]] * 2
 
 
 def test_a_peer_that_is_not_installed_is_left_out(monkeypatch):
@@ -76,7 +86,13 @@ def test_a_gpu_is_described_with_what_its_times_depend_on():
 
 def test_ratios_are_taken_within_rounds():
     summary = summarise({"ours": [1.0, 2.0, 4.0], "other": [3.0, 4.0, 8.0]}, "ours")
-    assert summary["other"] == {"seconds": 4.0, "ratio": 2.0, "quartiles": [2.0, 2.5], "rounds": 3}
+    assert summary["other"] == {
+        "seconds": 4.0,
+        "ratio": 2.0,
+        "quartiles": [2.0, 2.5],
+        "rounds": 3,
+        "spread": [3.5, 6.0],
+    }
 
 
 def test_saved_bytes_are_those_of_the_tensors_that_autograd_holds():
@@ -128,10 +144,9 @@ def test_the_tool_prints_writes_and_draws(run_tool, tmp_path):
     arguments += ["--rounds", 1, "--scaling", 32, 64, "--threads", 1]
     status, output, errors = run_tool("benchmark.py", "focalnet_tiny_lrf", *SETTINGS, *arguments, *files)
     assert status == 0, errors
-    assert (
-        f" cores, 1 threads, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.partition('+')[0]}"
-        in output
-    )
+    sets = " ".join(instruction_sets())
+    capability = torch.backends.cpu.get_cpu_capability() + (f" ({sets})" if sets else "")
+    assert f" cores, 1 threads, {capability}, torch {torch.__version__.partition('+')[0]}" in output
     assert "focalnet_tiny_lrf, 2 x 32x64, float32" in output
     assert "kept for the backward pass" in output
     report = json.loads((tmp_path / "speed.json").read_text())
@@ -144,6 +159,8 @@ def test_the_tool_prints_writes_and_draws(run_tool, tmp_path):
     ]
     assert report["scaling"]["sides"] == [32, 64]
     assert report["environment"]["threads"] == 1
+    (kept,) = re.findall(r"kept as (.*)", output)
+    assert json.loads(Path(kept).read_text()) == report
     assert (tmp_path / "speed.png").stat().st_size > 10_000
 
 
@@ -165,6 +182,69 @@ def test_earlier_measurements_are_read_and_completed(run_tool, tmp_path):
     assert rows[2].startswith("| tiny_lrf, 1 x 32x32 | ")
     assert rows[3].count("x,") == 2
     assert picture.read_text().count("<svg") == 1
+
+
+ENVIRONMENT = {"device": "a processor", "instruction_sets": ["avx2"], "threads": 2, "versions": {"torch": "2.14.1"}}
+
+
+def timed(seconds: float, spread: float = 0.1) -> dict[str, object]:
+    return {"seconds": seconds, "spread": [seconds * (1 - spread), seconds * (1 + spread)], "ratio": 1.0}
+
+
+def a_case(**measures: dict[str, dict]) -> dict[str, object]:
+    return {"variant": "tiny", "size": [32, 64], "batch_size": 2, "dtype": "float32", "difference": 0.0, **measures}
+
+
+def test_what_became_slower_or_faster_beyond_its_spread_is_told():
+    then = a_case(
+        forward={"ours": timed(1.0), "timm": timed(1.0), "floor": timed(1.0, 0.0)},
+        training={"ours": timed(4.0)},
+        memory={"ours": {"saved": 1, "ratio": 1.0}},
+    )
+    now = a_case(
+        forward={"ours": timed(1.15), "timm": timed(1.3), "floor": timed(1.01, 0.0)},
+        training={"ours": timed(2.0)},
+        memory={"ours": {"saved": 2, "ratio": 1.0}},
+        autocast={"ours": timed(9.0), "error": 0.1},
+    )
+    other = {**a_case(forward={"ours": timed(50.0)}), "batch_size": 1}
+    assert format_changes([now, other], [then]).splitlines() == [
+        "4 times compared, 2 changed beyond their spread",
+        "  slower 1.30x: tiny, 2 x 32x64, float32, forward, timm, 1000.0 ms, now 1300.0 ms",
+        "  faster 0.50x: tiny, 2 x 32x64, float32, training, ours, 4000.0 ms, now 2000.0 ms",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"device": "another"}, "device was another, and is a processor"),
+        ({"threads": 1}, "threads was 1, and is 2"),
+        ({"instruction_sets": []}, r"instruction_sets was \[\], and is \['avx2'\]"),
+        ({"versions": {"torch": "2.7.0"}}, "torch was 2.7.0, and is 2.14.1"),
+    ],
+)
+def test_times_of_another_machine_are_not_compared(change, message):
+    check_comparable(ENVIRONMENT, {**ENVIRONMENT, "versions": {"torch": "2.14.1", "timm": "1.0"}})
+    with pytest.raises(ValueError, match=message):
+        check_comparable(ENVIRONMENT, {**ENVIRONMENT, **change})
+
+
+def test_reports_are_compared_on_the_command_line(run_tool, tmp_path):
+    paths = [tmp_path / name for name in ("then.json", "now.json", "elsewhere.json")]
+    environments = [describe_environment(CPU)] * 2 + [{**describe_environment(CPU), "device": "another"}]
+    for path, environment, seconds in zip(paths, environments, (1.0, 2.0, 3.0), strict=True):
+        entry = {**timed(seconds), "quartiles": [1.0, 1.0], "rounds": 3}
+        report = {"environment": environment, "cases": [a_case(forward={"ours": entry})], "scaling": None}
+        path.write_text(json.dumps(report))
+    then, now, elsewhere = paths
+    status, output, errors = run_tool("benchmark.py", "--read", now, "--against", then)
+    assert status == 0, errors
+    assert f"against {then}: 1 times compared, 1 changed beyond their spread" in output
+    assert "slower 2.00x: tiny, 2 x 32x64, float32, forward, ours, 1000.0 ms, now 2000.0 ms" in output
+    status, output, errors = run_tool("benchmark.py", "focalnet_tiny_lrf", "--against", elsewhere)
+    assert (status, output) == (2, "")
+    assert f"--against {elsewhere}: its times are of another machine or set-up: device was another" in errors
 
 
 def test_a_users_file_is_kept_unless_it_may_be_replaced(run_tool, tmp_path):
@@ -215,6 +295,7 @@ def test_compiled_models_are_timed(run_tool, tmp_path):
         ([], "a variant or --read is needed"),
         (["--read", "nowhere.json"], "nowhere.json"),
         (["--read", __file__], "is not valid JSON"),
+        (["focalnet_tiny_lrf", "--against", "nowhere.json"], "nowhere.json"),
         (["focalnet_tiny_lrf", "--json", "nowhere/speed.json"], "no folder nowhere"),
         (["focalnet_tiny_lrf", "--json", "."], "folder"),
         (["focalnet_tiny_lrf", "--plot", "speed.xyz"], "no picture can have the ending '.xyz'"),
