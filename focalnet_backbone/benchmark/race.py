@@ -22,7 +22,8 @@ from mmengine.utils import import_modules_from_strings
 import focalnet_backbone.benchmark.twins.openmmlab  # noqa: F401  (registers ConvNeXt)
 from focalnet_backbone.analysis import count
 from focalnet_backbone.openmmlab.data import training_size
-from focalnet_backbone.openmmlab.runners import CheckData, build_training_runner, load_config
+from focalnet_backbone.openmmlab.runners import CheckData, load_config
+from focalnet_backbone.openmmlab.training import build_training_runner
 from focalnet_backbone.own_data import OwnData
 from focalnet_backbone.system.inputs import read_json
 from focalnet_backbone.system.outputs import result_file

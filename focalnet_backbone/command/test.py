@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mmengine.runner import Runner
 
 from focalnet_backbone.command.openmmlab import make_parser, run
-from focalnet_backbone.openmmlab.runners import build_test_runner
+from focalnet_backbone.openmmlab.testing import build_test_runner
 from focalnet_backbone.system.command_line import parse, program
 
 

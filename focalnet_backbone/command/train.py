@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from focalnet_backbone import own_data
 from focalnet_backbone.command.openmmlab import make_parser, run
-from focalnet_backbone.openmmlab.runners import SAVE_ON_STOP, build_training_runner
+from focalnet_backbone.openmmlab.training import SAVE_ON_STOP, build_training_runner
 from focalnet_backbone.system.command_line import fail, parse, program
 
 

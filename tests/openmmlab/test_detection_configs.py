@@ -13,7 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from focalnet_backbone.openmmlab.runners import build_training_runner, check_channels, load_config
+from focalnet_backbone.openmmlab.runners import load_config
+from focalnet_backbone.openmmlab.training import build_training_runner, check_channels
 from tests.conftest import DATA, load_golden
 from tests.documents.pages import read_page
 from tests.openmmlab.conftest import ROOT

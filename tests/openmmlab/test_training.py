@@ -20,9 +20,9 @@ from PIL import Image
 
 from focalnet_backbone.command import test as test_tool
 from focalnet_backbone.command import train as train_tool
-from focalnet_backbone.openmmlab import runners
+from focalnet_backbone.openmmlab import training
 from focalnet_backbone.openmmlab.resume import latest_checkpoint
-from focalnet_backbone.openmmlab.runners import check_channels
+from focalnet_backbone.openmmlab.training import check_channels
 from tests.openmmlab.conftest import ROOT, SAMPLE_CONFIG
 
 KILLER = """
@@ -282,7 +282,7 @@ def test_a_damaged_label_is_named(capfd, spoilt, damage):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_label_that_is_damaged_while_training_goes_on_is_named(capfd, spoilt, workers, monkeypatch):
-    build = runners._build
+    build = training.build
 
     def build_then_damage(cfg):
         runner = build(cfg)
@@ -290,7 +290,7 @@ def test_a_label_that_is_damaged_while_training_goes_on_is_named(capfd, spoilt, 
             label.write_bytes(b"text")
         return runner
 
-    monkeypatch.setattr(runners, "_build", build_then_damage)
+    monkeypatch.setattr(training, "build", build_then_damage)
     line = fail(capfd, [str(SAMPLE_CONFIG), *spoilt.options, f"train_dataloader.num_workers={workers}"])
     assert re.search(r"annotations/training/0000\d.png is no photo: ", line)
 

@@ -15,7 +15,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from focalnet_backbone.openmmlab.runners import check_channels, load_config
+from focalnet_backbone.openmmlab.runners import load_config
+from focalnet_backbone.openmmlab.training import check_channels
 from tests.conftest import DATA, knobs_from_reference
 from tests.openmmlab.conftest import ROOT
 
