@@ -39,8 +39,8 @@ def prepare(
         OSError: nothing can be written there.
     """
     store = Store(job.out)
-    store.check()
-    there = [name for name in store.names() if not name.startswith(".unfinished-")]
+    store.check(MANIFESTS)
+    there = store.names()
     described = _read_json(store, DESCRIPTION)
     if described.get("format") != FORMAT:
         if there and not force:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from focalnet_backbone.features.addresses import is_address, reaching
-from focalnet_backbone.system.files import whole_file, whole_folder
+from focalnet_backbone.system.files import UNFINISHED, remove_unfinished, whole_file, whole_folder
 from focalnet_backbone.system.outputs import check_writable
 
 
@@ -28,19 +28,22 @@ class Store:
         self.address = str(address).rstrip("/")
         self.is_remote = is_address(self.address)
 
-    def check(self) -> None:
-        """Raise `OSError` if nothing can be written there."""
+    def check(self, *folders: str) -> None:
+        """Raise `OSError` if nothing can be written there. What dead processes left unfinished goes, in `folders` too."""
         if not self.is_remote:
             check_writable(Path(self.address, "a"))
+            for folder in ("", *folders):
+                remove_unfinished(Path(self.address, folder))
         else:
             with self._reach() as (system, place):
                 system.makedirs(place, exist_ok=True)
 
     def names(self, folder: str = "") -> list[str]:
-        """What lies in the folder, or in one below it; nothing if that is not there."""
+        """What lies whole in the folder, or in one below it; nothing if that is not there."""
         if not self.is_remote:
             path = Path(self.address, folder)
-            return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+            names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+            return sorted(name for name in names if not name.startswith(UNFINISHED))
         with self._reach(folder) as (system, place):
             system.invalidate_cache()
             found = system.ls(place, detail=False) if system.isdir(place) else []

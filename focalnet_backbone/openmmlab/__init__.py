@@ -3,12 +3,18 @@
 A config needs one line: `custom_imports = dict(imports=["focalnet_backbone.openmmlab"])`.
 """
 
-from focalnet_backbone.openmmlab.compat import allow_mmpretrain, allow_runner_checkpoints, lend_modules
+from focalnet_backbone.openmmlab.compat import (
+    allow_mmpretrain,
+    allow_runner_checkpoints,
+    format_configs_once,
+    lend_modules,
+)
 from focalnet_backbone.openmmlab.loading import load_safely
 
 lend_modules()
 allow_runner_checkpoints()
 allow_mmpretrain()
+format_configs_once()
 load_safely()
 
 from focalnet_backbone.openmmlab.backbone import FocalNet  # noqa: E402

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections import OrderedDict
+from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import find_spec, spec_from_file_location
@@ -10,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import mmengine.config.config
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
@@ -108,3 +112,27 @@ def allow_runner_checkpoints() -> None:
             *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
         ]
     )
+
+
+def format_configs_once() -> None:
+    """Let mmengine format a config once, and not for its log, the working folder and each checkpoint anew: yapf takes
+    seconds for a detector's. Does nothing the second time."""
+    module = mmengine.config.config
+    if not hasattr(module.FormatCode, "__wrapped__"):
+        module.FormatCode = _remember_texts(module.FormatCode)
+
+
+def _remember_texts(original: Callable[..., tuple[str, bool]], most: int = 8) -> Callable[..., tuple[str, bool]]:
+    """`FormatCode` of yapf, with the texts that it formatted last."""
+    known: OrderedDict[str, tuple[str, bool]] = OrderedDict()
+
+    @functools.wraps(original)
+    def format_code(text: str, **options: Any) -> tuple[str, bool]:
+        key = f"{text}{options}"
+        if key not in known:
+            known[key] = original(text, **options)
+            if len(known) > most:
+                known.popitem(last=False)
+        return known[key]
+
+    return format_code

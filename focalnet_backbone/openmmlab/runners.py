@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -119,6 +119,28 @@ class _Runner(Runner):
         built = super().build_model(model)
         freeze_unread(built)
         return built
+
+    def train(self) -> nn.Module:
+        try:
+            return super().train()
+        finally:
+            self._end_workers()
+
+    def test(self) -> dict[str, float]:
+        try:
+            return super().test()
+        finally:
+            self._end_workers()
+
+    def _end_workers(self) -> None:
+        """End the loaders' workers. When Python collects the runner, it closes their queues first: each worker would
+        hear nothing, and be waited for for ten seconds."""
+        for loop in (self._train_loop, self._val_loop, self._test_loop):
+            if isinstance(loop, BaseLoop):
+                if hasattr(loop, "dataloader_iterator"):
+                    loop.dataloader_iterator = None
+                if isinstance(loop.dataloader, DataLoader):  # One with lasting workers keeps them.
+                    loop.dataloader._iterator = None
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         settings = Settings(self)

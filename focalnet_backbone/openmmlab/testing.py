@@ -15,7 +15,6 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
-import focalnet_backbone.openmmlab  # noqa: F401  (operators, safe checkpoints and FocalNet for any config)
 from focalnet_backbone.openmmlab.runners import CheckData, build, prepare, require
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
 from focalnet_backbone.system.outputs import check_writable, claim, result_file

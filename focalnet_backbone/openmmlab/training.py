@@ -12,7 +12,6 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-import focalnet_backbone.openmmlab  # noqa: F401  (operators, safe checkpoints and FocalNet for any config)
 from focalnet_backbone.openmmlab.backbone import FocalNet
 from focalnet_backbone.openmmlab.resume import latest_checkpoint
 from focalnet_backbone.openmmlab.runners import CheckData, build, prepare, require

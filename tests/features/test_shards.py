@@ -329,6 +329,17 @@ def test_the_tool_answers_wrong_arguments_in_one_line(tmp_path, monkeypatch, run
 KILLS = 6
 
 
+def test_what_a_killed_run_left_unfinished_holds_up_nobody_and_goes(extractor, shards, tmp_path):
+    out = tmp_path / "out.wds"
+    assert run(extractor, shards[:2], out).written == 14
+    left = [out / ".unfinished-0123.tar", out / "_manifests" / ".unfinished-4567.json"]
+    for path in left:
+        path.write_bytes(b"half")
+    summary = run(extractor, shards, out, resume=True)
+    assert (summary.skipped, summary.written) == (14, 7)
+    assert not list(out.rglob(".unfinished-*"))
+
+
 def test_killed_runs_leave_whole_shards_and_are_resumed_to_the_same_bytes(tmp_path):
     """Killed at any moment, again and again; what is done is not done again, and all is as if nothing had been."""
     write_tars(tmp_path / "tars", shards=40, photos=12)
