@@ -23,7 +23,7 @@ def demo(complete_environment, tmp_path_factory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("demo") / "out"
 
     def run() -> str:
-        command = ["bash", str(TOOLS / "demo.sh"), "--quick", str(folder)]
+        command = ["bash", str(TOOLS / "demo.sh"), "--all", "--quick", str(folder)]
         result = subprocess.run(command, capture_output=True, text=True, env=complete_environment, check=False)
         assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
         return result.stdout
@@ -45,6 +45,8 @@ def test_the_page_holds_all_pictures_commands_and_numbers(demo):
         "pyramids/chelsea.png.png",
         "mask_rcnn/predictions/00001_overlay.png",
         "upernet/predictions/00004_overlay.png",
+        "dino/predictions/00001_overlay.png",
+        "mask2former/predictions/00001_overlay.png",
     } <= shown
     assert {"seen/coffee.png.gates.png", "seen/00001.jpg.modulator.png", "seen/kernels_stage3.png"} <= shown
     links = re.findall(r'href="([^"]+)"', page)
@@ -54,7 +56,7 @@ def test_the_page_holds_all_pictures_commands_and_numbers(demo):
 
     text = unescape(page)
     steps = list((demo.folder / "steps").iterdir())
-    assert len(steps) == 13
+    assert len(steps) == 17
     for step in steps:
         _, tool, *_ = step.read_text().splitlines()
         assert f"<pre>python {tool} " in text
@@ -73,8 +75,8 @@ def test_what_is_done_is_not_done_again(demo):
     before = weights.stat().st_mtime_ns
     (demo.folder / "steps" / "seen_over").unlink()
     output = demo.run()
-    assert output.count(": done before\n") == 12
-    assert "[12/13] The same over the photographs\n" in output
+    assert output.count(": done before\n") == 16
+    assert "[12/17] The same over the photographs\n" in output
     assert weights.stat().st_mtime_ns == before
 
 
@@ -97,4 +99,4 @@ def test_a_wrong_argument_is_answered_with_the_usage(complete_environment):
         check=False,
     )
     assert result.returncode == 2
-    assert "bash tools/demo.sh --quick [DIR]" in result.stderr
+    assert "bash tools/demo.sh [--all] --quick [DIR]" in result.stderr

@@ -2,8 +2,9 @@
 # Set up, then show what there is: feature pyramids of photographs, a small Mask R-CNN and a small UPerNet trained on a
 # drawn sample dataset, and what the trained network sees. All pictures and numbers end in outputs/demo/index.html.
 #
-#   bash tools/demo.sh                  under 15 minutes on two CPU cores, after the set-up
-#   bash tools/demo.sh --quick [DIR]    the same steps with next to no training, to see that all works
+#   bash tools/demo.sh                          under 15 minutes on two CPU cores, after the set-up
+#   bash tools/demo.sh --all                    a small DINO and a small Mask2Former too, half an hour more
+#   bash tools/demo.sh [--all] --quick [DIR]    the same steps with next to no training, to see that all works
 #
 # What is done is not done again: an interrupted demo goes on where it was. Delete outputs/demo to begin anew.
 set -euo pipefail
@@ -11,8 +12,13 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 # With --quick, what the commands are given in addition.
-size=() detectron2=() mmseg=() look=()
+size=() detectron2=() mmseg=() dino=() mask2former=() look=()
 out=outputs/demo
+steps=13
+if [ "${1:-}" = --all ]; then
+    steps=17
+    shift
+fi
 case "${1:-}" in
 "") ;;
 --quick)
@@ -21,6 +27,8 @@ case "${1:-}" in
     size=(--train 4 --val 4)
     detectron2=(SOLVER.MAX_ITER 1 SOLVER.IMS_PER_BATCH 2)
     mmseg=(train_cfg.max_iters=1 train_dataloader.batch_size=2)
+    dino=(train_cfg.max_epochs=1 default_hooks.checkpoint.interval=1)
+    mask2former=("${mmseg[@]}" train_cfg.val_interval=1)
     look=(--fields 1 --max-size 64)
     ;;
 *) usage ;;
@@ -39,10 +47,10 @@ step() {
     count=$((count + 1))
     echo
     if [ -e "$note" ]; then
-        echo "[$count/13] $title: done before"
+        echo "[$count/$steps] $title: done before"
         return
     fi
-    echo "[$count/13] $title"
+    echo "[$count/$steps] $title"
     shift 2
     echo "    python $*"
     "$python" "$@"
@@ -90,5 +98,26 @@ step seen_over "The same over the photographs" tools/visualize.py "$photos/chels
     --what modulator --overlay --variant focalnet_tiny_srf --weights "$weights" --out "$out/seen/overlay"
 step explore "A page to look around in" -m focalnet_backbone explore "$photos/chelsea.png" \
     --variant focalnet_tiny_srf --weights "$weights" "${look[@]}" --out "$out/explore.html"
+
+if [ $steps = 17 ]; then
+    config=configs/mmdet/dino_focalnet_sample.py
+    annotations=$data/coco/instances
+    step dino "DINO by mmdetection: training and evaluation, ten minutes" tools/train.py "$config" --resume \
+        --work-dir "$out/dino" --cfg-options train_dataloader.dataset.data_root="$data" \
+        val_dataloader.dataset.data_root="$data" val_evaluator.ann_file="${annotations}_validation.json" "${dino[@]}"
+    weights=$out/dino/$(basename "$(cat "$out/dino/last_checkpoint")")
+    step dino_predictions "What the DINO finds" tools/predict.py "$config" "$weights" "${shown[@]}" \
+        --out "$out/dino/predictions"
+
+    config=configs/mmdet/mask2former_focalnet_sample_panoptic.py
+    annotations=$data/coco/panoptic_validation
+    step mask2former "Mask2Former by mmdetection, panoptic: training and evaluation, twenty minutes" tools/train.py \
+        "$config" --resume --work-dir "$out/mask2former" --cfg-options train_dataloader.dataset.data_root="$data" \
+        val_dataloader.dataset.data_root="$data" val_evaluator.ann_file="$annotations.json" \
+        val_evaluator.seg_prefix="$annotations/" "${mask2former[@]}"
+    weights=$out/mask2former/$(basename "$(cat "$out/mask2former/last_checkpoint")")
+    step mask2former_predictions "What the Mask2Former finds" tools/predict.py "$config" "$weights" "${shown[@]}" \
+        --out "$out/mask2former/predictions"
+fi
 
 "$python" tools/demo_report.py "$out"

@@ -117,6 +117,16 @@ def read_segmentation(work_dir: Path) -> tuple[dict[str, float], list[tuple[str,
     return json.loads(results[-1].read_text(encoding="utf-8").splitlines()[-1]), rows
 
 
+def read_last_scalar(work_dir: Path, key: str) -> float:
+    """The last value of that name that a training of mmengine logged."""
+    for scalars in sorted(work_dir.glob("*/vis_data/scalars.json"), reverse=True):
+        lines = map(json.loads, scalars.read_text(encoding="utf-8").splitlines())
+        values = [line[key] for line in lines if key in line]
+        if values:
+            return values[-1]
+    raise FileNotFoundError(f"no {key} in {work_dir}")
+
+
 def make_table(head: list[str], rows: list[tuple[str, ...]]) -> str:
     """An HTML table of a head and rows of text."""
 
@@ -202,6 +212,25 @@ def show_segmenter(demo: Demo, means: dict[str, float], classes: list[tuple[str,
     )
 
 
+def show_transformers(demo: Demo) -> str:
+    """The section on DINO and Mask2Former, if `--all` trained them."""
+    if not (demo.folder / "steps" / "dino").exists():
+        return ""
+    average_precision = read_last_scalar(demo.folder / "dino", "coco/bbox_mAP")
+    panoptic_quality = read_last_scalar(demo.folder / "mask2former", "coco_panoptic/PQ")
+    return section(
+        "DINO and Mask2Former by mmdetection",
+        "<p>Small ones, on the same images. Such networks learn slowly from nothing: "
+        f"box AP {100 * average_precision:.1f} and panoptic quality {panoptic_quality:.1f}.</p>",
+        demo.command("dino"),
+        demo.command("dino_predictions"),
+        demo.pictures("dino/predictions/0000[1-4]_overlay.png", 256),
+        demo.command("mask2former"),
+        demo.command("mask2former_predictions"),
+        demo.pictures("mask2former/predictions/0000[1-4]_overlay.png", 256),
+    )
+
+
 def show_modulation(demo: Demo) -> str:
     """The section on what the UPerNet's backbone sees."""
     return section(
@@ -243,6 +272,7 @@ def make_page(demo: Demo) -> str:
         show_pyramids(demo),
         show_detector(demo, detection),
         show_segmenter(demo, means, classes),
+        show_transformers(demo),
         show_modulation(demo),
     ]
     return PAGE.substitute(

@@ -29,7 +29,7 @@ class Store:
         self.is_remote = is_address(self.address)
 
     def check(self, *folders: str) -> None:
-        """Raise `OSError` if nothing can be written there. What dead processes left unfinished goes, in `folders` too."""
+        """Raise `OSError` if nothing can be written there. What dead processes left there, or in `folders`, goes."""
         if not self.is_remote:
             check_writable(Path(self.address, "a"))
             for folder in ("", *folders):
