@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Test and measure on a GPU, and write one report in Markdown; called by `tools/gpu_check.sh`.
 
-Each part is a process with a time of its own, so that one that fails, crashes or hangs takes no other with it. The report
-is whole after each of them.
+Each part is a process with a time of its own, so that one that fails, crashes or hangs takes no other with it. The
+report is whole after each of them.
 """
 
 from __future__ import annotations

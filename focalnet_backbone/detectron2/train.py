@@ -297,6 +297,8 @@ def train(job: Job, *, resume: bool = False, save_on_stop: str = "sigterm") -> d
             trainer.train(start_iter, job.max_iter)
     except FloatingPointError as error:
         raise FloatingPointError(_explain_divergence(error, trainer)) from None
+    finally:  # Ends its workers; when Python collects the trainer, each would be waited for for ten seconds.
+        trainer._data_loader_iter_obj = None
     return results
 
 

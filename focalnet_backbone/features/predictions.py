@@ -233,6 +233,11 @@ def draw_objects(image: np.ndarray, objects: Sequence[FoundObject]) -> Image.Ima
     return picture
 
 
+def no_class(kind: np.dtype) -> int:
+    """The label of a pixel that is of no class, in labels of that type: the largest number, such as 255."""
+    return np.iinfo(kind).max
+
+
 def paint_labels(
     image: np.ndarray, labels: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]] | None = None
 ) -> Image.Image:
@@ -240,15 +245,18 @@ def paint_labels(
 
     Args:
         image: RGB, uint8.
-        labels: class indices.
+        labels: class indices; where it is `no_class(labels.dtype)`, the image stays as it is.
         classes: their names.
         palette: their RGB colours; by default some that differ.
     """
+    known = labels != no_class(labels.dtype)
     if palette is None:
-        palette = np.random.default_rng(0).integers(0, 256, (max(len(classes), int(labels.max()) + 1), 3))
+        count = max(len(classes), int(labels[known].max(initial=0)) + 1)
+        palette = np.random.default_rng(0).integers(0, 256, (count, 3))
     colours = np.asarray(palette, np.uint8)
-    painted = (_OPACITY * colours[labels] + (1 - _OPACITY) * image).astype(np.uint8)
-    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=len(colours)))
+    painted = image.copy()
+    painted[known] = (_OPACITY * colours[labels[known]] + (1 - _OPACITY) * image[known]).astype(np.uint8)
+    present = np.flatnonzero(np.bincount(labels[known], minlength=len(colours)))
     names = {index: classes[index] if index < len(classes) else str(index) for index in present}
     legend = [(names[index], tuple(colours[index].tolist())) for index in present]
     return _add_legend(Image.fromarray(painted), legend)
@@ -258,7 +266,7 @@ def _add_legend(image: Image.Image, entries: list[tuple[str, tuple[int, int, int
     """The image with a legend of class names and colours to its right."""
     size = 14
     font = ImageFont.load_default(size)
-    width = 3 * size + max(int(font.getlength(name)) for name, _ in entries)
+    width = 3 * size + max((int(font.getlength(name)) for name, _ in entries), default=0)
     height = size + len(entries) * 2 * size
     canvas = Image.new("RGB", (image.width + width, max(image.height, height)), "white")
     canvas.paste(image, (0, 0))

@@ -19,7 +19,7 @@ from torch import nn
 
 from focalnet_backbone.checkpoints import load_checkpoint
 from focalnet_backbone.checkpoints.detector import is_dino
-from focalnet_backbone.features.predictions import Prediction, Predictor, encode_mask, paint_labels
+from focalnet_backbone.features.predictions import Prediction, Predictor, encode_mask, no_class, paint_labels
 from focalnet_backbone.openmmlab.data import leaf_datasets
 from focalnet_backbone.openmmlab.runners import load_config, require
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
@@ -69,11 +69,12 @@ class OpenMMLabPredictor(Predictor):
             sample = self.model.test_step({key: [value] for key, value in data.items()})[0]
         if self.detects:
             return Prediction(_to_coco(sample.pred_instances.cpu(), self.ids), raw=sample)
+        kind = np.dtype(np.uint8 if len(self.meta["classes"]) <= 255 else np.uint16)
         if "pred_sem_seg" in sample:
             labels = sample.pred_sem_seg.data[0]
-        else:
+        else:  # A pixel of nothing that was sure enough has the number of classes.
             labels = sample.pred_panoptic_seg.sem_seg[0] % _PANOPTIC_OFFSET
-        kind = np.uint8 if len(self.meta["classes"]) <= 255 else np.uint16
+            labels[labels == len(self.meta["classes"])] = no_class(kind)
         return Prediction(labels=labels.cpu().numpy().astype(kind), raw=sample)
 
     def draw(self, image: np.ndarray, prediction: Prediction, score: float) -> Image.Image:

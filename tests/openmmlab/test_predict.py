@@ -75,6 +75,18 @@ def test_segmentation_writes_a_label_map_and_an_overlay_with_legend(trained, con
     assert {i for i, colour in enumerate(palette) if tuple(colour) in legend} == set(np.unique(indices))
 
 
+def test_pixels_of_nothing_that_a_panoptic_model_is_sure_of_are_no_class(photo, tmp_path):
+    config = SAMPLE_CONFIG.parents[1] / "mmdet" / "mask2former_focalnet_sample_panoptic.py"
+    init_default_scope("mmdet")
+    model = MODELS.build(load_config(config).model)
+    model.panoptic_head.cls_embed.bias.data[-1] = 100  # All queries say that they are nothing.
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "nothing.pth")
+    labels, overlay = predict(config, tmp_path / "nothing.pth", [photo], tmp_path / "out")
+    assert np.unique(Image.open(labels)).tolist() == [255]
+    painted = np.asarray(Image.open(overlay))[:61, :47]
+    np.testing.assert_array_equal(painted, np.asarray(ImageOps.exif_transpose(Image.open(photo))))
+
+
 def test_old_checkpoints_name_their_classes_in_capitals(trained, config, photo, tmp_path, monkeypatch):
     weights = torch.load(trained.checkpoint, weights_only=True)["state_dict"]
     meta = {"CLASSES": tuple("ABCDEFGH"), "PALETTE": [[i, 0, 200] for i in range(8)]}
