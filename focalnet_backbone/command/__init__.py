@@ -14,7 +14,8 @@ from importlib import import_module
 from pathlib import Path
 
 from focalnet_backbone import __version__
-from focalnet_backbone.system.command_line import fail
+from focalnet_backbone.system.command_line import fail, say_interrupted
+from focalnet_backbone.system.interruption import raise_on_signals
 from focalnet_backbone.system.spelling import closest
 
 _BY_HOST = {
@@ -56,13 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(module: str, function: str = "main") -> int:
-    """Run a command line of a module here; returns its exit status. A package that it lacks is told in one line."""
+    """Run a command line of a module here; returns its exit status.
+
+    A package that it lacks is told in one line, and so is a signal, also while its packages are still imported.
+    """
     try:
-        return getattr(import_module(f"focalnet_backbone.command.{module}"), function)() or 0
+        with raise_on_signals():
+            return getattr(import_module(f"focalnet_backbone.command.{module}"), function)() or 0
     except ModuleNotFoundError as error:
         if str(error.name).startswith("focalnet_backbone"):
             raise
         return fail(Path(sys.argv[0]).name, error)
+    except KeyboardInterrupt as stop:
+        return say_interrupted(Path(sys.argv[0]).name, stop)
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -7,12 +7,14 @@ import atexit
 import contextlib
 import errno
 import functools
+import io
 import logging
 import multiprocessing
 import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +22,8 @@ from typing import Any
 from focalnet_backbone.system.interruption import Stopped, raise_on_signals
 from focalnet_backbone.system.packages import cure, is_known
 
+_OF_DISKS = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
+"""What is wrong where a file is open and cannot be written on to."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -85,8 +89,9 @@ def one_line(error: BaseException) -> str:
     Of a package that is not there, it has the cure.
     """
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno is not None:
+        name = error.filename if error.filename is not None else _file_in_hand(error)
+        text = text if name is None else f"{os.fsdecode(name)}: {error.strerror}"
     missing = _missing_module(error)
     if missing and not missing.startswith("focalnet_backbone"):
         text = f"{missing} is not installed: {cure(missing)}"
@@ -98,6 +103,18 @@ def one_line(error: BaseException) -> str:
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{place.line} ({type(error).__name__}, {place.filename}:{place.lineno})"
     return printable(" ".join(text.split()))
+
+
+def _file_in_hand(error: OSError) -> str | None:
+    """The name of the file that could not be written on to, which the system does not tell: that of the innermost
+    open file among what the functions held that the error went through."""
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__ if error.errno in _OF_DISKS else None):
+        held = [*frame.f_locals.values()]
+        held += getattr(frame.f_locals.get("self"), "__dict__", {}).values()
+        names = [value.name for value in held if isinstance(value, io.IOBase) and hasattr(value, "name")]
+        found = next((name for name in reversed(names) if isinstance(name, str)), found)
+    return found
 
 
 def first_line(error: BaseException) -> str:
@@ -158,6 +175,7 @@ def program(tool: str, *, resumed_by: str = "") -> Callable[[Callable[..., int]]
         def run(*arguments: Any, **keywords: Any) -> int:
             _prepare_streams()
             _kill_workers_at_exit()
+            _leave_out_what_was_said(tool)
             try:
                 with raise_on_signals():
                     status = main(*arguments, **keywords)
@@ -168,7 +186,7 @@ def program(tool: str, *, resumed_by: str = "") -> Callable[[Callable[..., int]]
             except BrokenPipeError:
                 return _end_closed_pipe()
             except OSError as error:
-                if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG):
+                if error.filename is None and error.errno in _OF_DISKS and _file_in_hand(error) is None:
                     error = OSError(error.errno, error.strerror, "the standard output")
                     _silence(sys.stdout)
                 return fail(tool, error)
@@ -198,6 +216,25 @@ def _kill_workers_at_exit() -> None:
                     child.kill()
 
     atexit.register(kill)
+
+
+@functools.cache
+def _leave_out_what_was_said(tool: str) -> None:
+    """Let a full disk be one line also where a log's thread meets it, or Python itself as it closes files at exit."""
+    of_threads, of_exit = threading.excepthook, sys.unraisablehook
+
+    def say_of_thread(failed: threading.ExceptHookArgs) -> None:
+        if isinstance(failed.exc_value, OSError) and failed.exc_value.errno in _OF_DISKS:
+            fail(tool, failed.exc_value)
+        else:
+            of_threads(failed)
+
+    def say_at_exit(failed: sys.UnraisableHookArgs, disks: tuple[int, ...] = _OF_DISKS) -> None:
+        if getattr(failed.exc_value, "errno", None) not in disks:
+            of_exit(failed)
+
+    threading.excepthook = say_of_thread
+    atexit.register(setattr, sys, "unraisablehook", say_at_exit)
 
 
 def say_interrupted(tool: str, stop: KeyboardInterrupt, remark: str = "") -> int:

@@ -139,3 +139,57 @@ def test_too_little_memory_is_one_line(error):
 )
 def test_a_lack_of_memory_is_told_from_other_errors(error, expected):
     assert is_out_of_memory(error) == expected
+
+
+class Log:
+    def __init__(self, path):
+        self.file = open(path, "wb", buffering=0)  # noqa: SIM115
+
+    def write(self):
+        self.file.write(bytes(5000))
+        self.file.write(bytes(5000))
+        self.file.write(bytes(5000))
+
+
+def write_more(path):
+    with open(path, "wb") as file:
+        file.write(bytes(10_000))
+
+
+@pytest.mark.parametrize("write", [write_more, lambda path: Log(path).write()])
+@pytest.mark.usefixtures("small_files")
+def test_a_full_disk_is_told_with_the_file_that_was_open(tmp_path, write):
+    with pytest.raises(OSError, match="File too large") as caught:
+        write(tmp_path / "log.txt")
+    assert one_line(caught.value) == f"{tmp_path / 'log.txt'}: {os.strerror(errno.EFBIG)}"
+
+
+def test_a_full_disk_met_by_a_logs_thread_and_at_exit_is_one_line(tmp_path):
+    code = (
+        "import errno, os, sys, threading\n"
+        "from focalnet_backbone.system.command_line import program\n"
+        "class Log:\n"
+        "    def __del__(self): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "log = Log()\n"
+        "def write(): raise OSError(errno.ENOSPC, 'No space left on device', 'events')\n"
+        "@program('tool')\n"
+        "def main():\n"
+        "    thread = threading.Thread(target=write); thread.start(); thread.join(); return 2\n"
+        "sys.exit(main())\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (2, "tool: events: No space left on device\n")
+
+
+def test_a_signal_while_packages_are_imported_is_one_line(tmp_path):
+    (tmp_path / "late.py").write_text(
+        '"""Late."""\nimport os, signal\nos.kill(os.getpid(), signal.SIGTERM)\ndef main(): pass\n'
+    )
+    code = (
+        "import sys, focalnet_backbone.command as c\n"
+        f"c.__path__.append({str(tmp_path)!r})\n"
+        "sys.argv = ['focalnet']\n"
+        "sys.exit(c.main(['late']))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (143, "focalnet late: interrupted\n")
