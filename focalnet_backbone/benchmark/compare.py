@@ -6,7 +6,7 @@ import gc
 import re
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from focalnet_backbone.analysis import count
+from focalnet_backbone.benchmark.contenders import PEERS
 from focalnet_backbone.benchmark.memory import peak_bytes, saved_bytes
+from focalnet_backbone.benchmark.parts import PartTimes
 from focalnet_backbone.benchmark.timing import alternate, quartiles
 from focalnet_backbone.benchmark.twins.networks import TWINS, list_networks, make_network
 from focalnet_backbone.configs import is_mmengine, list_configs, open_config
@@ -75,12 +77,19 @@ class Settings:
 
 
 def find_subject(name: str) -> Subject:
-    """The network of that name, or the model of the config of that name or path.
+    """The network of that name, or the model of the config of that name or path; `CONFIG@timm` and
+    `CONFIG@transformers` are the model around their FocalNet.
 
     Raises:
         FileNotFoundError: there is neither.
         ValueError: it is a config of another framework than mmdetection and mmsegmentation, or may be several.
     """
+    whole, _, peer = name.rpartition("@")
+    if whole and peer in PEERS:
+        subject = find_subject(whole)
+        if subject.kind == "network":
+            raise ValueError(f"{name}: networks are compared with their peers by focalnet benchmark")
+        return replace(subject, name=f"{subject.name}@{peer}", build=partial(subject.build, peer), published={})
     if name in list_networks():
         return Subject(name, "network", partial(make_network, name), _published_of_network(name))
     try:
@@ -138,7 +147,8 @@ def measure(
     """Add to `done`, by measure and subject, what is not in it yet; `on_result` is called after each addition.
 
     "size" has parameters, multiply-accumulates and what was published; "memory" the bytes of a training step that are
-    kept for the backward pass, and its peak; "forward" and "training" seconds, for which all take turns.
+    kept for the backward pass, and its peak; "forward" and "training" seconds, for which all take turns, and on a CPU
+    those of whole models' parts.
     """
     for subject in subjects:
         for name, function in (("size", _measure_size), ("memory", _measure_memory)):
@@ -176,13 +186,22 @@ def _measure_memory(subject: Subject, settings: Settings) -> dict[str, Any]:
 
 def _measure_times(models: dict[str, nn.Module], settings: Settings, step: Callable[..., object]) -> dict[str, Any]:
     images = settings.images()
-    runs = {}
+    runs: dict[str, Callable[[], object]] = {}
+    parts = {}
     for name, model in models.items():
         runs[name] = partial(step, _prepare(model, training=step is _step), images)
+        if hasattr(model, "model") and settings.device.type == "cpu":
+            parts[name] = PartTimes(model.model)
+            runs[name] = partial(parts[name].timed, runs[name])
     gc.collect()
     times = alternate(runs, settings.device, settings.rounds, settings.seconds)
     return {
-        name: {"seconds": statistics.median(series), "quartiles": quartiles(series), "rounds": len(series)}
+        name: {
+            "seconds": statistics.median(series),
+            "quartiles": quartiles(series),
+            "rounds": len(series),
+            **({"parts": parts[name].medians(len(series))} if name in parts else {}),
+        }
         for name, series in times.items()
     }
 

@@ -26,6 +26,24 @@ def format_comparison(names: list[str], results: dict[str, Any]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def format_parts(names: list[str], results: dict[str, Any]) -> str:
+    """A table in Markdown of where the time of whole models goes, in milliseconds; empty where that was not taken."""
+    measured = {
+        title: results.get(measure, {})
+        for title, measure in (("forward", "forward"), ("training step", "training"))
+        if all("parts" in results.get(measure, {}).get(name, {}) for name in names)
+    }
+    parts = list(
+        dict.fromkeys(part for entries in measured.values() for name in names for part in entries[name]["parts"])
+    )
+    lines = [["", *(f"{title}: {part} (ms)" for title in measured for part in parts)]]
+    lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
+    for name in names:
+        cells = (entries[name]["parts"].get(part, 0.0) for entries in measured.values() for part in parts)
+        lines.append([name, *(f"{seconds * 1e3:,.0f}" for seconds in cells)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) if measured else ""
+
+
 def _measured(names: list[str], results: dict[str, Any]) -> dict[str, tuple[str, str, float]]:
     return {title: panel for title, panel in _PANELS.items() if set(names) <= set(results.get(panel[0], {}))}
 

@@ -11,6 +11,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
+from focalnet_backbone.benchmark.peers import make_peer
+from focalnet_backbone.network.backbone import FocalNet
 from focalnet_backbone.openmmlab.runners import load_config
 
 PROPOSALS, MASKS = 1000, 100
@@ -58,10 +60,10 @@ def _tensors(predictions: object) -> list[Tensor]:
     return [tensor for part in predictions for tensor in _tensors(part)]
 
 
-def build_whole_model(config: Path) -> WholeModel:
-    """The model of a config, with random weights.
+def build_whole_model(config: Path, peer: str | None = None) -> WholeModel:
+    """The model of a config, with random weights, and with a peer's FocalNet in the place of ours if one is named.
 
-    Raises `ValueError` for a detector whose RoI heads come in stages.
+    Raises `ValueError` for a detector whose RoI heads come in stages, and a peer in the place of another backbone.
     """
     cfg = load_config(config)
     import_modules_from_strings(f"{cfg.default_scope}.models")
@@ -69,4 +71,8 @@ def build_whole_model(config: Path) -> WholeModel:
         model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
     if hasattr(model, "roi_head") and not hasattr(model.roi_head, "_bbox_forward"):
         raise ValueError(f"{config.name}: only detectors of one stage or with one stage of RoI heads are compared")
+    if peer:
+        if not isinstance(model.backbone, FocalNet):
+            raise ValueError(f"{config.name}: {peer}'s FocalNet takes the place of a FocalNet alone")
+        model.backbone = make_peer(peer, model.backbone)
     return WholeModel(model)

@@ -4,10 +4,15 @@
     focalnet compare mask_rcnn_focalnet_tiny_lrf_1x mask_rcnn_swin_tiny_1x mask_rcnn_resnet_50_1x --out detectors
     focalnet compare upernet_focalnet_tiny_lrf_160k_ade20k_512x512 my_config.py --size 512 --out segmenters
 
+    focalnet compare mask_rcnn_focalnet_tiny_lrf_1x mask_rcnn_focalnet_tiny_lrf_1x@timm --measure forward --out peers
+
 Written are comparison.md, comparison.json and comparison.png. Networks are those of `focalnet receptive-field`; configs
 are mmdetection's and mmsegmentation's, by their names here or their paths. All have random weights. Parameters and
 multiply-accumulates stand beside the published ones, in brackets. For the times, all take turns within this process;
 given are the median and the quartiles. Mask R-CNN's heads get 1000 boxes and 100 masks, as in published counts.
+
+Of whole models on a CPU, a second table has the times of backbone, neck and heads. CONFIG@timm and CONFIG@transformers
+are a config's model around their FocalNet.
 
 What is measured is kept in the JSON: the same command goes on where it was interrupted.
 """
@@ -23,7 +28,7 @@ import torch
 
 from focalnet_backbone.benchmark import describe_environment, format_environment
 from focalnet_backbone.benchmark.compare import MEASURES, SIZES, Settings, Subject, find_subject, measure
-from focalnet_backbone.benchmark.compare_report import format_comparison, plot_comparison
+from focalnet_backbone.benchmark.compare_report import format_comparison, format_parts, plot_comparison
 from focalnet_backbone.command.benchmark import parse_size
 from focalnet_backbone.system.command_line import fail, parse, positive, printable, program
 from focalnet_backbone.system.devices import choose_device
@@ -112,7 +117,8 @@ def main() -> int:
     except (AttributeError, TypeError, ValueError) as error:
         return fail("compare.py", error)
     names = [subject.name for subject in subjects]
-    table = format_comparison(names, report["results"])
+    tables = format_comparison(names, report["results"]), format_parts(names, report["results"])
+    table = "\n\n".join(filter(None, tables))
     print(table)
     with result_file(outputs["md"]) as unfinished:
         unfinished.write_text(f"{title}\n\n{table}\n", encoding="utf-8")
