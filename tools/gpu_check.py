@@ -67,19 +67,9 @@ class Part:
 
 def make_parts(device: str, quick: bool) -> list[Part]:
     """What is done, in order; together under 8 minutes."""
-    tests = [
-        "-m",
-        "pytest",
-        "tests/cuda/test_numbers.py" if quick else "tests/cuda",
-        "--confcutdir",
-        "tests/cuda",
-        "-o",
-        "addopts=",
-        "-q",
-        "-rfEs",
-        "--tb=short",
-    ]
-    tests += ["-p", "no:cacheprovider", "-W", "ignore", "-m", "cuda" if device == "cuda" else "not cuda"]
+    tests = ["-m", "pytest", "tests/cuda/test_numbers.py" if quick else "tests/cuda", "--confcutdir", "tests/cuda"]
+    tests += ["-o", "addopts=", "-q", "-rfEs", "--tb=short", "-p", "no:cacheprovider", "-W", "ignore"]
+    tests += ["-m", "cuda" if device == "cuda" else "not cuda"]
     common = ["tools/benchmark.py", "focalnet_tiny_lrf", "--device", device, "--table"]
     facts = Part("Environment", ["-c", FACTS.format(device=device)], 40)
     if quick:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focalnet_backbone.fast.kernels import depthwise_gelu, linear
+from focalnet_backbone.fast.kernels import depthwise_gelu, linear, triton_kernels
 
 # Bytes of a tile's hidden layer on the CPU, which a third-level cache holds. Tiles that second-level caches hold (a
 # quarter of that) take 8 % longer, as every call has its overhead, and so do tiles four times as large.
@@ -88,12 +88,18 @@ def _compute(
     n, height, width, dim = x.shape
     x = x.reshape(n, height * width, dim)
     query, context, gates = block.project(x)
-    contexts = []
+    contexts, gathered = [], None
     context = context.view(n, height, width, dim)
-    for kernel in block.kernels:
-        context = depthwise_gelu(context, kernel)
-        contexts.append(context.reshape(x.shape))
+    fused = triton_kernels(context)
+    for level, kernel in enumerate(block.kernels):
+        if fused:
+            _, context, gathered = fused.add_level(context, kernel, gates, level, gathered, keep=False)
+        else:
+            context = depthwise_gelu(context, kernel)
+            contexts.append(context.reshape(x.shape))
     overall = F.gelu(context.mean((1, 2))).unsqueeze(1)
+    if gathered is not None:
+        contexts = gathered.view(x.shape)
     return block.finish(x, query, gates, contexts, overall).view(n, height, width, dim)
 
 
@@ -140,8 +146,13 @@ class _Block:
                 self._linear(normed, "modulation.f", part, out=result[tile])
         return results
 
-    def finish(self, x: Tensor, query: Tensor, gates: Tensor, contexts: list[Tensor], overall: Tensor) -> Tensor:
-        """Gating, both projections of the modulation, and the MLP, with their residual sums: `(N, P, C)`."""
+    def finish(
+        self, x: Tensor, query: Tensor, gates: Tensor, contexts: list[Tensor] | Tensor, overall: Tensor
+    ) -> Tensor:
+        """Gating, both projections of the modulation, and the MLP, with their residual sums: `(N, P, C)`.
+
+        `contexts` is of each level, or their sum, weighed by their gates, which is not needed afterwards.
+        """
         # The result takes the place of the query, tile by tile, unless autocast wants it in another type. A buffer that
         # all tiles share spares the system from finding memory for each.
         out, buffer = query, None
@@ -151,7 +162,11 @@ class _Block:
                 buffer = x.new_empty(x[tile].shape, dtype=self.dtype)
             samples, positions = x[tile].shape[:2]
             gathered = buffer[:samples, :positions]
-            self._gather(gates[tile], [context[tile] for context in contexts], overall[tile[0]], out=gathered)
+            if isinstance(contexts, Tensor):
+                gathered = contexts[tile]
+            else:
+                self._gather(gates[tile], [context[tile] for context in contexts], out=gathered)
+            self._gather_overall(gates[tile], overall[tile[0]], out=gathered)
             modulated = self._linear(gathered, "modulation.h").mul_(query[tile])
             if self.modulation_norm is not None:
                 modulated = self.modulation_norm(modulated).to(self.dtype)
@@ -180,15 +195,18 @@ class _Block:
         y = linear(x, weight.flatten(1)[slice(*rows)], bias, base=base, out=out)
         return torch.ops.aten.gelu_(y, approximate=self.approximate) if gelu else y
 
-    def _gather(self, gates: Tensor, contexts: list[Tensor], overall: Tensor, out: Tensor) -> None:
-        """The contexts and the global one, weighed by their gates (equation 5)."""
+    def _gather(self, gates: Tensor, contexts: list[Tensor], out: Tensor) -> None:
+        """The contexts of the levels, weighed by their gates (equation 5)."""
         gate = gates.split(1, -1)
         torch.mul(contexts[0], gate[0], out=out)
         for level in range(1, len(contexts)):
             out.addcmul_(contexts[level], gate[level])
-        out.addcmul_(overall, gate[-1])
+
+    def _gather_overall(self, gates: Tensor, overall: Tensor, out: Tensor) -> None:
+        """Add the global context to the gathered one."""
+        out.addcmul_(overall, gates[..., -1:])
         if self.normalize_modulator:
-            out /= len(contexts) + 1
+            out /= gates.shape[-1]
 
     def _add(
         self,

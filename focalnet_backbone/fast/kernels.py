@@ -6,7 +6,10 @@ Maps are `(N, H, W, C)` here, rows of channels `(..., C)`. Which kernel is faste
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import platform
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +28,33 @@ _FLOAT32_GRADIENTS_FROM = 5
 _OWN_WEIGHT_GRADIENT_UP_TO = 3
 # Positions whose contributions to the weights' gradient are summed in one call, at most.
 _GRADIENT_TILE = 2048
+_TRITON_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+TRITON_SWITCH = "FOCALNET_TRITON"
+"""The environment variable that asks for Triton's kernels on a GPU: 1 for yes, 0 or nothing for no."""
+
+
+def triton_kernels(x: Tensor) -> ModuleType | None:
+    """The kernels that Triton makes, if maps like `x` are to be computed by them: on a GPU, where that is asked for.
+
+    Not by default, as they have not been measured on one yet. Triton's interpreter runs them on the CPU.
+
+    Raises:
+        ImportError: they are asked for, and Triton is not installed.
+        ValueError: the environment variable has another value than 0 and 1.
+    """
+    asked = os.environ.get(TRITON_SWITCH, "")
+    if asked not in ("", "0", "1"):
+        raise ValueError(f"{TRITON_SWITCH} must be 0 or 1, got {asked!r}")
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if asked != "1" or not (x.is_cuda or interpreted) or x.dtype not in _TRITON_TYPES:
+        return None
+    if importlib.util.find_spec("triton") is None:
+        raise ImportError(f"{TRITON_SWITCH}=1 asks for Triton, which is not installed")
+    from focalnet_backbone.fast import triton_kernels
+
+    return triton_kernels
 
 
 def linear(
@@ -72,8 +102,30 @@ def depthwise_gelu(x: Tensor, kernel: Tensor) -> Tensor:
     return convolve(maps, kernel, None, padding, ones, ones, len(kernel), "gelu", [], "none").permute(0, 2, 3, 1)
 
 
+def add_level(
+    x: Tensor, kernel: Tensor, gates: Tensor, level: int, gathered: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A focal level: `depthwise`, its GELU, and the context gathered so far with it, weighed by its gate.
+
+    Args:
+        x: the context of the level before, `(N, H, W, C)`.
+        kernel: `(C, 1, k, k)`.
+        gates: `(N, H * W, L + 1)`.
+        level: which of the gates.
+        gathered: `(N, H, W, C)`, which is added to in place; None at the first level.
+    """
+    if fused := triton_kernels(x):
+        return fused.add_level(x, kernel, gates, level, gathered, keep=True)
+    convolved = depthwise(x, kernel)
+    activated = F.gelu(convolved)
+    gate = gates.view(*x.shape[:3], -1)[..., level : level + 1]
+    return convolved, activated, activated * gate if gathered is None else gathered.addcmul_(activated, gate)
+
+
 def depthwise_input_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
     """The gradient `(N, H, W, C)` of `depthwise` with respect to its input, for the gradient of its result."""
+    if fused := triton_kernels(x):
+        return fused.depthwise_input_gradient(gradient, kernel)
     dtype = x.dtype
     if kernel.shape[-1] >= _FLOAT32_GRADIENTS_FROM and _uses_onednn(x):
         gradient, x, kernel = gradient.float(), x.float(), kernel.float()
@@ -86,6 +138,8 @@ def depthwise_weight_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Te
     It is itself a convolution: of the input, with the result's gradient as a kernel as large as the map. oneDNN's
     forward kernel does that 5 to 50 times as fast as what it has for this gradient (13x13 on 16x16x768: 2 and 100 ms).
     """
+    if fused := triton_kernels(x):
+        return fused.depthwise_weight_gradient(gradient, x, kernel)
     size = kernel.shape[-1]
     if size <= _OWN_WEIGHT_GRADIENT_UP_TO or not _uses_onednn(x) or not x.numel():
         return _convolution_backward(gradient, x, kernel, (False, True))[1]

@@ -19,7 +19,13 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from focalnet_backbone.fast.inference import compute_dtype, tiles
-from focalnet_backbone.fast.kernels import depthwise, depthwise_input_gradient, depthwise_weight_gradient, linear
+from focalnet_backbone.fast.kernels import (
+    add_level,
+    depthwise_input_gradient,
+    depthwise_weight_gradient,
+    linear,
+    triton_kernels,
+)
 
 aten = torch.ops.aten
 
@@ -79,10 +85,8 @@ class _Modulate(Function):
         convolved, activated = [], context.view(x.shape)
         gathered: Any = None
         for level in range(layer.focal_level):
-            convolved.append(depthwise(activated, p.kernel(level)))
-            activated = F.gelu(convolved[-1])
-            gate = gates.view(n, height, width, -1)[..., level : level + 1]
-            gathered = activated * gate if gathered is None else gathered.addcmul_(activated, gate)
+            last, activated, gathered = add_level(activated, p.kernel(level), gates, level, gathered)
+            convolved.append(last)
         mean = activated.mean((1, 2)).unsqueeze(1)
         gathered = gathered.view(flat.shape).addcmul_(F.gelu(mean), gates[..., -1:])
         if layer.normalize_modulator:
@@ -116,10 +120,9 @@ class _Modulate(Function):
 
         # Back through the levels, the widest first.
         to_mean = aten.gelu_backward(torch.bmm(gates[..., -1:].transpose(1, 2), to_gathered), mean)
-        to_context = (to_mean / (height * width)).expand(flat.shape)
+        to_context = to_mean / (height * width)
         for level in reversed(range(layer.focal_level)):
-            to_context = torch.addcmul(to_context, to_gathered, gates[..., level : level + 1])
-            to_convolved = aten.gelu_backward(to_context, levels[level]).view(x.shape)
+            to_convolved = _through_level(levels[level], to_context, to_gathered, gates, to_gates, level).view(x.shape)
             source = F.gelu(convolved[level - 1]) if level else context.view(x.shape)
             name = f"focal_layers.{level}.0.weight"
             if sums.wants(name):
@@ -142,17 +145,26 @@ def _through_gating(
     levels: list[Tensor],
     overall: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """From the gradient of the modulation's result `(N, P, C)` to those of query, gathered context and gates."""
+    """From the gradient of the modulation's result `(N, P, C)` to those of query, gathered context and gates.
+
+    Triton's kernels leave the gradients of the levels' gates to `_through_level`.
+    """
+    fused = triton_kernels(query)
     layer, dim = p.layer, query.shape[-1]
     scale = 1 / (layer.focal_level + 1) if layer.normalize_modulator else 1.0
     h_weight = p["h.weight"].flatten(1)
     to_query, to_gathered, to_gates = (torch.empty_like(tensor) for tensor in (query, query, gates))
     for tile in tiles(query, _BACKWARD_WIDTHS * dim):
         gate = gates[tile]
-        activated = [F.gelu(level[tile]) for level in levels] + [overall[tile[0]]]
-        gathered = activated[0] * gate[..., :1]
-        for level, value in enumerate(activated[1:], start=1):
-            gathered.addcmul_(value, gate[..., level : level + 1])
+        if fused:
+            activated = []
+            gathered = fused.gather_again([level[tile] for level in levels], gate)
+        else:
+            activated = [F.gelu(level[tile]) for level in levels]
+            gathered = activated[0] * gate[..., :1]
+            for level, value in enumerate(activated[1:], start=1):
+                gathered.addcmul_(value, gate[..., level : level + 1])
+        gathered.addcmul_(overall[tile[0]], gate[..., -1:])
         gathered *= scale
         modulator = linear(gathered, h_weight, p["h.bias"])
         to_modulated = _through_projection(p, sums, gradient[tile], modulator * query[tile])
@@ -160,9 +172,22 @@ def _through_gating(
         to_modulator = to_modulated.mul_(query[tile])
         sums.add_linear("h", to_modulator, gathered)
         to_gathered[tile] = (to_modulator.flatten(0, 1) @ h_weight).view(gathered.shape).mul_(scale)
-        for level, value in enumerate(activated):
+        for level, value in enumerate([*activated, overall[tile[0]]], start=len(levels) - len(activated)):
             to_gates[tile][..., level] = (to_gathered[tile] * value).sum(-1)
     return to_query, to_gathered, to_gates
+
+
+def _through_level(
+    convolved: Tensor, to_activated: Tensor, to_gathered: Tensor, gates: Tensor, to_gates: Tensor, level: int
+) -> Tensor:
+    """Back through gate and GELU of a level: the gradient of its convolution, `(N, P, C)`.
+
+    `to_activated` `(N, P, C)` or `(N, 1, C)` is what its GELU gets from elsewhere than the gathered context.
+    """
+    if fused := triton_kernels(convolved):
+        return fused.level_backward(convolved, to_activated, to_gathered, gates, to_gates, level)
+    to_activated = torch.addcmul(to_activated, to_gathered, gates[..., level : level + 1])
+    return aten.gelu_backward(to_activated, convolved)
 
 
 def _through_projection(p: _Parameters, sums: _Sums, gradient: Tensor, modulated: Tensor) -> Tensor:
