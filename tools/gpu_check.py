@@ -67,36 +67,41 @@ class Part:
 
 def make_parts(device: str, quick: bool) -> list[Part]:
     """What is done, in order; together under 8 minutes."""
-    tests = ["-m", "pytest", "tests/cuda/test_numbers.py" if quick else "tests/cuda", "--confcutdir", "tests/cuda"]
-    tests += ["-o", "addopts=", "-q", "-rfEs", "--tb=short", "-p", "no:cacheprovider", "-W", "ignore"]
+    tests = ["-m", "pytest", "--confcutdir", "tests/cuda", "-o", "addopts=", "-q", "-rfEs", "--tb=short"]
+    tests += ["-p", "no:cacheprovider", "-W", "ignore"]
     tests += ["-m", "cuda" if device == "cuda" else "not cuda"]
     common = ["tools/benchmark.py", "focalnet_tiny_lrf", "--device", device, "--table"]
-    facts = Part("Environment", ["-c", FACTS.format(device=device)], 40)
+    facts = Part("Environment", ["-c", FACTS.format(device=device)], 30)
     if quick:
         small = ["--set=embed_dim=4", "--set=depths=[1]", "--set=focal_levels=[1]", "--set=focal_windows=[3]"]
         small += ["--size", "32", "--rounds", "1", "--measure", "forward"]
         return [
             facts,
-            Part("Tests", [*tests, "-k", "float32_is_exact and pre-norm"], 60, ("pytest",)),
+            Part(
+                "Tests", [*tests, "tests/cuda/test_numbers.py", "-k", "float32_is_exact and pre-norm"], 60, ("pytest",)
+            ),
             Part("A small network", [*common, *small], 60, ("matplotlib",)),
         ]
-    detector = [*common, "--set=focal_windows=[9,9,9,9]", "--size", "512", "--rounds", "5"]
-    all_measures = ["--measure", "forward", "training", "saving", "memory"]
-    half = ["--dtype", "bfloat16"]
-    many = ["--batch-size", "32"]
-    return [
+    detector = [*common, "--set=focal_windows=[9,9,9,9]", "--size", "512", "--rounds", "5", "--seconds", "3"]
+    measures = ["--measure", "forward", "training", "saving", "memory"]
+    one, many = ([*detector, "--dtype", "bfloat16", "--batch-size", number] for number in ("1", "32"))
+    benchmark, compiler = ("matplotlib",), ("matplotlib", "triton")
+    parts = [
         facts,
-        Part("Tests", tests, 150, ("pytest",)),
-        Part("float32, one image", [*detector, "--seconds", "3", *all_measures, "autocast"], 50, ("matplotlib",)),
-        Part("bfloat16, one image", [*detector, *half, "--seconds", "3", *all_measures], 40, ("matplotlib",)),
-        Part("bfloat16, 32 images", [*detector, *half, *many, "--seconds", "5", *all_measures], 70, ("matplotlib",)),
-        Part(
-            "bfloat16, 32 images, compiled",
-            [*detector, *half, *many, "--seconds", "5", "--measure", "compiled"],
-            90,
-            ("matplotlib", "triton"),
-        ),
+        Part("Tests", [*tests, "tests/cuda", "--ignore", "tests/cuda/test_triton.py"], 110, ("pytest",)),
+        Part("float32, one image", [*detector, *measures, "autocast"], 40, benchmark),
+        Part("bfloat16, one image", [*one, *measures], 30, benchmark),
+        Part("bfloat16, 32 images", [*many, *measures], 50, benchmark),
+        Part("bfloat16, 32 images, compiled", [*many, "--measure", "compiled"], 60, compiler),
     ]
+    if device == "cuda":
+        depthwise = ["-m", "focalnet_backbone.benchmark.depthwise", device, "bfloat16"]
+        parts += [
+            Part("Tests of Triton's kernels", [*tests, "tests/cuda/test_triton.py"], 75, ("pytest", "triton")),
+            Part("bfloat16, 32 images, Triton's kernels", [*many, "--measure", "triton"], 35, compiler),
+            Part("Depth-wise convolutions", depthwise, 40),
+        ]
+    return parts
 
 
 def run_part(part: Part) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from focalnet_backbone.benchmark.contenders import OURS, Contender, make_checkpo
 from focalnet_backbone.benchmark.floor import make_floor
 from focalnet_backbone.benchmark.memory import peak_bytes, saved_bytes
 from focalnet_backbone.benchmark.timing import alternate, summarise
+from focalnet_backbone.fast.kernels import TRITON_SWITCH
 from focalnet_backbone.network.config import FocalNetConfig
 
 CPU = torch.device("cpu")
 MEASURES = ("forward", "compiled", "training", "saving", "memory", "autocast", "autocast-training")
+GPU_MEASURES = ("triton",)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def measure_case(case: Case, measures: Sequence[str] = MEASURES) -> dict[str, An
         "compiled": _measure_compiled,
         "training": _measure_training,
         "saving": _measure_saving,
+        "triton": _measure_triton,
         "memory": _measure_memory,
         "autocast": _measure_autocast,
         "autocast-training": _measure_autocast_training,
@@ -206,6 +210,27 @@ def _measure_saving(case: Case, contenders: list[Contender], x: Tensor) -> dict[
     ours = contenders[0]
     ours.model.train()
     runs = {OURS: partial(_step, case, ours, x), "ours, plain autograd": partial(_step_plainly, case, ours, x)}
+    return summarise(alternate(runs, case.device, case.rounds, case.seconds), OURS)
+
+
+def _measure_triton(case: Case, contenders: list[Contender], x: Tensor) -> dict[str, Any]:
+    """Our training step and forward pass by Triton's kernels, beside the same without them."""
+    ours = contenders[0]
+
+    def with_triton(run: Callable[[Case, Contender, Tensor], object], asked: str) -> Callable[[], object]:
+        def call() -> object:
+            ours.model.train(run is _step)
+            with mock.patch.dict(os.environ, {TRITON_SWITCH: asked}):
+                return run(case, ours, x)
+
+        return call
+
+    runs = {
+        OURS: with_triton(_step, "0"),
+        "ours, Triton": with_triton(_step, "1"),
+        "ours, forward": with_triton(_forward, "0"),
+        "ours, forward, Triton": with_triton(_forward, "1"),
+    }
     return summarise(alternate(runs, case.device, case.rounds, case.seconds), OURS)
 
 

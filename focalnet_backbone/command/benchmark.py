@@ -40,7 +40,7 @@ from focalnet_backbone.benchmark import (
     plot,
 )
 from focalnet_backbone.benchmark.against import CASE, check_comparable, format_changes
-from focalnet_backbone.benchmark.cases import MEASURES
+from focalnet_backbone.benchmark.cases import GPU_MEASURES, MEASURES
 from focalnet_backbone.benchmark.contenders import missing_peers
 from focalnet_backbone.command import _benchmark_extract
 from focalnet_backbone.network.config import FocalNetConfig
@@ -87,7 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("variants", nargs="*", metavar="VARIANT")
     parser.add_argument("--size", type=parse_size, nargs="+", default=[(512, 512)], metavar="PIXELS")
     parser.add_argument("--batch-size", type=parse_count, nargs="+", default=[1], metavar="N")
-    parser.add_argument("--measure", nargs="*", choices=MEASURES, default=["forward", "training", "memory"])
+    parser.add_argument(
+        "--measure", nargs="*", choices=[*MEASURES, *GPU_MEASURES], default=["forward", "training", "memory"]
+    )
     parser.add_argument("--scaling", type=parse_count, nargs="+", metavar="SIDE", help="also, the forward pass by side")
     parser.add_argument("--set", type=parse_override, action="append", default=[], metavar="KNOB=VALUE")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -111,6 +113,8 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
     device = choose_device(args.device)
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"--device must be cpu or cuda, got {args.device}")
+    if device.type == "cpu" and (asked := set(args.measure) & set(GPU_MEASURES)):
+        raise ValueError(f"--measure {' '.join(asked)} needs --device cuda")
     settings = {"device": device, "dtype": getattr(torch, args.dtype), "rounds": args.rounds, "seconds": args.seconds}
     configs = {name: FocalNetConfig.from_variant(name, **dict(args.set)) for name in args.variants}
     return [

@@ -15,6 +15,7 @@ from torch import nn
 from focalnet_backbone import FocalNetConfig
 from focalnet_backbone.benchmark import Case, cases, contenders, describe_environment, measure_case
 from focalnet_backbone.benchmark.against import check_comparable, format_changes
+from focalnet_backbone.benchmark.depthwise import measure_depthwise
 from focalnet_backbone.benchmark.floor import make_floor
 from focalnet_backbone.benchmark.memory import peak_bytes, saved_bytes
 from focalnet_backbone.benchmark.report import format_environment
@@ -38,9 +39,11 @@ def test_the_implementations_do_the_same_work():
 def test_training_and_memory_are_measured_with_and_without_the_saving():
     config = FocalNetConfig(embed_dim=16, depths=[2, 2], focal_levels=[3, 3], focal_windows=[3, 3])
     case = Case("small", config, (128, 128), rounds=1)
-    result = measure_case(case, ["training", "saving", "memory"])
+    # Without a GPU, Triton's kernels are asked for and not there.
+    result = measure_case(case, ["training", "saving", "triton", "memory"])
     assert list(result["training"]) == ["ours", "timm", "transformers"]
     assert list(result["saving"]) == ["ours", "ours, plain autograd"]
+    assert list(result["triton"]) == ["ours", "ours, Triton", "ours, forward", "ours, forward, Triton"]
     memory = result["memory"]
     assert list(memory) == ["ours", "timm", "transformers", "ours, use_checkpoint"]
     assert memory["timm"]["ratio"] > 1 / 0.55
@@ -121,6 +124,13 @@ def test_the_floor_is_the_models_convolutions_and_matrix_products(monkeypatch):
     products = [name for name in names if name in ("aten::linear", "aten::conv2d", "aten::conv_transpose2d")]
     assert len(products) == 2 + 3 * (2 + 5)
     assert not [name for name in names if "norm" in name or "gelu" in name or "add" in name]
+
+
+def test_depthwise_convolutions_are_timed_by_every_kernel_and_pass():
+    lines = list(measure_depthwise(CPU, torch.float32, shapes=[(1, 6, 7, 4)], sizes=[3, 5], trials=1))
+    assert lines[0] == "| map | kernel | pass | channels-last | planes | ours |"
+    assert lines[3].startswith("| 1x6x7x4 | 3x3 | input gradient | ")
+    assert len(lines) == 2 + 2 * 3
 
 
 def test_a_straight_line_has_exponent_one():
@@ -292,6 +302,7 @@ def test_compiled_models_are_timed(run_tool, tmp_path):
         (["focalnet_tiny_lrf", "--size", "0"], "a size is at least 1 pixel"),
         (["focalnet_tiny_lrf", "--rounds", "0"], "expected a whole number of at least 1"),
         (["focalnet_tiny_lrf", "--device", "tpu"], "tpu"),
+        (["focalnet_tiny_lrf", "--measure", "triton"], "--measure triton needs --device cuda"),
         ([], "a variant or --read is needed"),
         (["--read", "nowhere.json"], "nowhere.json"),
         (["--read", __file__], "is not valid JSON"),

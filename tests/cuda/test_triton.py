@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from focalnet_backbone import FocalNetConfig
+from focalnet_backbone.benchmark.cases import Case, measure_case
 from focalnet_backbone.fast import kernels
-from tests.cuda.numbers import images, largest_error, maps_and_gradients, network
+from tests.cuda.numbers import SIZES, images, largest_error, maps_and_gradients, network
 from tests.fast.fast_paths import only_fast_paths
 from tests.fast.triton_cases import CASES, check_block, without_triton
 
@@ -35,6 +37,16 @@ def test_a_network_of_usual_width_computes_the_same(gpu):
         expected = maps_and_gradients(model, x)
     with only_fast_paths():
         assert largest_error(maps_and_gradients(model, x), expected) < 5e-5
+
+
+def test_their_times_are_measured_beside_those_without(gpu):
+    case = Case("small", FocalNetConfig(**SIZES), (48, 64), 2, gpu, rounds=1, seconds=1)
+    assert list(measure_case(case, ["triton"])["triton"]) == [
+        "ours",
+        "ours, Triton",
+        "ours, forward",
+        "ours, forward, Triton",
+    ]
 
 
 def test_a_step_is_captured_in_a_graph(gpu):

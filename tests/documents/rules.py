@@ -38,6 +38,7 @@ class Rule:
 RULES = [
     Rule("bash tools/setup.sh", needs="an environment to be made; tests/test_tools.py runs it in one that is complete"),
     Rule("bash tools/demo.sh", needs="minutes; tests/test_demo.py runs it with --quick"),
+    Rule("bash tools/gpu_check.sh*", needs="a GPU; tests/test_gpu_check.py runs it on the CPU with --quick"),
     Rule("bash tools/check.sh*", needs="to be outside of the tests, which it runs"),
     Rule("pip install *", needs="a package index, and an environment to change"),
     # export.md
