@@ -16,8 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Positions and channels of a tile; channels are read in a row. Not yet tuned on a GPU.
-_POSITIONS = 32
+# Positions and channels of a tile; channels are read in a row. As many as 128 registers a thread hold, by which four
+# programs share a multiprocessor; twice as many take 250. Not yet tuned on a GPU.
+_POSITIONS = 16
 _CHANNELS = 64
 # Positions whose contributions to the weights' gradient one program sums.
 _GRADIENT_POSITIONS = 1024
@@ -29,6 +30,14 @@ _DENSITY_AT_ZERO = tl.constexpr(0.3989422804014327)
 @triton.jit
 def _normal_cdf(x):
     return 0.5 * (1.0 + tl.math.erf(x * _SQRT_HALF))
+
+
+@triton.jit
+def _rows_and_columns(start, offset, height, width):
+    """Where in their maps positions from `start` on are: of 64 bits, which are dear to divide, is only the start."""
+    column = (start % width).to(tl.int32) + offset
+    row = (start // width % height).to(tl.int32) + column // width
+    return row % height, column % width
 
 
 @triton.jit
@@ -54,21 +63,21 @@ def _convolve_kernel(
 ):
     """One tile of a level: what of `convolved`, `activated` and `gathered` is wanted."""
     # Offsets into maps of more than 2**31 values need 64 bits.
-    position = tl.program_id(0).to(tl.int64) * POSITIONS + tl.arange(0, POSITIONS)
+    start = tl.program_id(0).to(tl.int64) * POSITIONS
+    position = start + tl.arange(0, POSITIONS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    row, column = position // width % height, position % width
+    row, column = _rows_and_columns(start, tl.arange(0, POSITIONS), height, width)
     inside = position < positions
+    place = position[:, None] * channels + channel[None, :]
     total = tl.zeros([POSITIONS, CHANNELS], dtype=tl.float32)
     for tap in range(SIZE * SIZE):
         down, right = tap // SIZE - SIZE // 2, tap % SIZE - SIZE // 2
         # Beyond the map's edges are zeros.
         exists = inside & (row + down >= 0) & (row + down < height) & (column + right >= 0) & (column + right < width)
-        neighbour = (position + down * width + right) * channels
-        mask = exists[:, None] & (channel < channels)[None, :]
-        values = tl.load(source + neighbour[:, None] + channel[None, :], mask=mask, other=0.0)
+        neighbour = place + (down * width + right) * channels
+        values = tl.load(source + neighbour, mask=exists[:, None] & (channel < channels)[None, :], other=0.0)
         factors = tl.load(weight + tap * channels + channel, mask=channel < channels, other=0.0)
         total += values.to(tl.float32) * factors.to(tl.float32)[None, :]
-    place = position[:, None] * channels + channel[None, :]
     mask = inside[:, None] & (channel < channels)[None, :]
     if CONVOLVED:
         tl.store(convolved + place, total.to(convolved.dtype.element_ty), mask=mask)
@@ -143,17 +152,18 @@ def _weight_gradient_kernel(
     for tap in range(SIZE * SIZE):
         down, right = tap // SIZE - SIZE // 2, tap % SIZE - SIZE // 2
         total = tl.zeros([CHANNELS], dtype=tl.float32)
-        for start in range(0, PART, POSITIONS):
-            position = part * PART + start + tl.arange(0, POSITIONS)
-            row, column = position // width % height, position % width
+        for first in range(0, PART, POSITIONS):
+            start = part * PART + first
+            position = start + tl.arange(0, POSITIONS)
+            row, column = _rows_and_columns(start, tl.arange(0, POSITIONS), height, width)
             exists = (row + down >= 0) & (row + down < height) & (column + right >= 0) & (column + right < width)
             mask = (exists & (position < positions))[:, None] & (channel < channels)[None, :]
-            neighbour = (position + down * width + right) * channels
-            values = tl.load(source + neighbour[:, None] + channel[None, :], mask=mask, other=0.0)
-            slopes = tl.load(gradient + position[:, None] * channels + channel[None, :], mask=mask, other=0.0)
+            place = position[:, None] * channels + channel[None, :]
+            values = tl.load(source + place + (down * width + right) * channels, mask=mask, other=0.0)
+            slopes = tl.load(gradient + place, mask=mask, other=0.0)
             total += tl.sum(values.to(tl.float32) * slopes.to(tl.float32), 0)
-        place = (part * SIZE * SIZE + tap) * channels + channel
-        tl.store(sums + place, total, mask=channel < channels)
+        sum_place = (part * SIZE * SIZE + tap) * channels + channel
+        tl.store(sums + sum_place, total, mask=channel < channels)
 
 
 def depthwise(x: Tensor, kernel: Tensor) -> Tensor:

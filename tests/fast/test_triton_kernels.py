@@ -9,6 +9,9 @@ import sys
 
 import pytest
 import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 # Imported here, as it is not interpreted.
 from focalnet_backbone.fast import kernels, triton_kernels
@@ -16,6 +19,8 @@ from tests.fast.fast_paths import block
 from tests.fast.triton_cases import CASES
 
 X = (1, 4, 4, 6)
+INTEGERS = {"positions": "i64", **dict.fromkeys(["height", "width", "channels", "gate_stride"], "i32")}
+INTEGERS["positions_a_sample"] = "i32"
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +58,29 @@ def test_what_cannot_be_had_is_told(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="asks for Triton, which is not installed"):
         block({})(torch.zeros(X))
+
+
+@pytest.mark.parametrize("pointer", ["*fp32", "*bf16", "*fp16"])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_they_compile_for_gpus(capability, pointer, tmp_path, monkeypatch):
+    """Down to machine code, for which no GPU is needed."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    tile = {"POSITIONS": triton_kernels._POSITIONS, "CHANNELS": triton_kernels._CHANNELS}
+    wanted = dict.fromkeys(["CONVOLVED", "ACTIVATED", "GATHERED"], True)
+    unwanted = {"gates": None, "activated": None, "gathered": None, "ACTIVATED": False, "GATHERED": False}
+    kernels_of = {
+        triton_kernels._convolve_kernel: [
+            {"SIZE": 9, **wanted, "FIRST": False},
+            {"SIZE": 15, **wanted, **unwanted, "FIRST": True},
+        ],
+        triton_kernels._level_backward_kernel: [{"SPREAD": True}, {"SPREAD": False}],
+        triton_kernels._weight_gradient_kernel: [{"SIZE": 13, "PART": triton_kernels._GRADIENT_POSITIONS}],
+    }
+    for kernel, variants in kernels_of.items():
+        for variant in variants:
+            constants = {**variant, **tile}
+            types = {n: INTEGERS.get(n, "*fp32" if n == "sums" else pointer) for n in kernel.arg_names}
+            types |= dict.fromkeys(constants, "constexpr")
+            values = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+            compiled = triton.compile(ASTSource(kernel, types, values), target=GPUTarget("cuda", capability, 32))
+            assert len(compiled.asm["cubin"]) > 1000

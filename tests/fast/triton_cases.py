@@ -51,7 +51,6 @@ def check_level(device: str, *, size: int, dtype: torch.dtype = torch.float32, s
     found = kernels.add_level(x, kernel, gates, 2, gathered.clone())
     for one, other in zip(found, (expected, F.gelu(expected), total), strict=True):
         assert relative_error(one, other) < tolerance
-    assert relative_error(kernels.add_level(x, kernel, gates, 2, None)[2], F.gelu(expected) * gate) < tolerance
     assert relative_error(kernels.depthwise_input_gradient(gradient, x, kernel), to_x) < tolerance
     assert relative_error(kernels.depthwise_weight_gradient(gradient, x, kernel), to_kernel) < tolerance
 
@@ -109,8 +108,8 @@ def check_empty(device: str) -> None:
 
 
 CASES: dict[str, Callable[[str], None]] = {
-    **{f"level, {size}x{size}": partial(check_level, size=size) for size in (3, 5, 15)},
-    "level, more than a tile": partial(check_level, size=3, shape=(1, 9, 11, 70)),
+    **{f"level, {size}x{size}": partial(check_level, size=size) for size in (3, 15)},
+    "level, more than a tile": partial(check_level, size=3, shape=(1, 11, 13, 70)),
     "level, a row": partial(check_level, size=5, shape=(3, 1, 9, 1)),
     "level, bfloat16": partial(check_level, size=5, dtype=torch.bfloat16),
     "level, float16": partial(check_level, size=5, dtype=torch.float16),
@@ -127,8 +126,8 @@ def main() -> None:
     failures = {}
     # The interpreter takes its time for each step of a loop, whatever the size of what is computed there.
     with (
-        mock.patch("focalnet_backbone.fast.triton_kernels._POSITIONS", 64),
-        mock.patch("focalnet_backbone.fast.triton_kernels._GRADIENT_POSITIONS", 64),
+        mock.patch("focalnet_backbone.fast.triton_kernels._POSITIONS", 128),
+        mock.patch("focalnet_backbone.fast.triton_kernels._GRADIENT_POSITIONS", 128),
     ):
         for name, case in CASES.items():
             try:
