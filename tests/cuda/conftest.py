@@ -36,8 +36,9 @@ def gpu() -> torch.device:
 
 
 @pytest.fixture(autouse=True)
-def _exact_products() -> Iterator[None]:
-    """Float32 is float32, and not TF32."""
+def _as_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Float32 is float32, and not TF32; low precision is what the CPU computes in too."""
+    monkeypatch.setenv("FOCALNET_CPU_AUTOCAST", "on")
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = False
