@@ -6,6 +6,7 @@
     focalnet benchmark focalnet_tiny_lrf --scaling 256 512 1024 2048
     focalnet benchmark focalnet_tiny_lrf --against speed.json
     focalnet benchmark extract --help
+    focalnet benchmark export --help
 
 The implementations take turns within one process. Of the times, the median is printed, and the ratio to ours with its
 quartiles over the rounds. The floor is the time of the convolutions and matrix products alone, each by its fastest
@@ -42,7 +43,7 @@ from focalnet_backbone.benchmark import (
 from focalnet_backbone.benchmark.against import CASE, check_comparable, format_changes
 from focalnet_backbone.benchmark.cases import GPU_MEASURES, MEASURES
 from focalnet_backbone.benchmark.contenders import missing_peers
-from focalnet_backbone.command import _benchmark_extract
+from focalnet_backbone.command import _benchmark_export, _benchmark_extract
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.system.command_line import fail, parse, program
 from focalnet_backbone.system.devices import choose_device
@@ -194,6 +195,8 @@ def main() -> int:
     """Run the command line; returns its exit status."""
     if sys.argv[1:2] == ["extract"]:
         return _benchmark_extract.main(sys.argv[2:])
+    if sys.argv[1:2] == ["export"]:
+        return _benchmark_export.main(sys.argv[2:])
     args = parse(make_parser())
     try:
         if not args.variants and not args.read:

@@ -31,7 +31,7 @@ from focalnet_backbone.features.boxes import (
     take,
     top,
 )
-from focalnet_backbone.features.preparation import Preparation, PreparePhotos
+from focalnet_backbone.features.preparation import Preparation, PreparePhotos, sides
 
 
 class MaskRCNNGraph(nn.Module):
@@ -64,12 +64,12 @@ class MaskRCNNGraph(nn.Module):
             and, of a model with masks, probabilities `(K, M, M)` on a grid over each box.
         """
         x = self.prepare(photos)
-        size = x.shape[2], x.shape[3]
+        size = sides(x, 2, 3)
         maps = self.backbone(pad_to_multiple(x, self.backbone.size_divisibility))
         proposals, known = self._propose([maps[name] for name in self.rpn.in_features], size)
         maps = [maps[name] for name in self.heads.box_in_features]
         boxes, scores, labels = self._classify(maps, proposals, known, size)
-        photo = photos.shape[1], photos.shape[2]
+        photo = sides(photos, 1, 2)
         found = clip(scale_boxes(boxes, size, photo), photo)
         rows = ((scores > NONE) & are_boxes(found)).nonzero()[:, 0]
         outputs = found[rows], scores[rows], labels[rows]

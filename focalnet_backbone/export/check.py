@@ -20,6 +20,9 @@ TOLERANCE = 1e-3
 LABELS_APART = 1e-3
 """Share of whole-number outputs (the class of a pixel) that may differ: those of two classes as good as equal."""
 
+TIE = 1e-5
+"""Two classes of a pixel are as good as equal whose logits differ by no more, in units of the largest of all."""
+
 OBJECTS_APART = 0.02
 """Share of a detector's objects that may differ: those which suppress one another, with scores as good as equal."""
 
@@ -97,6 +100,7 @@ def _compare_outputs(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Differences and what is allowed of each output. Raises `ValueError` for one that differs by more."""
     differences, allowed = {}, {}
+    logits = dict(zip(names, expected, strict=True)).get("logits")
     for name, wanted, got in zip(names, expected, found, strict=True):
         if wanted.shape != got.shape:
             raise ValueError(
@@ -107,7 +111,7 @@ def _compare_outputs(
             difference = float((wanted - got).abs().max())
             limit = TOLERANCE * max(1.0, float(wanted.abs().max()))
         else:
-            difference, limit = float((wanted != got).float().mean()), LABELS_APART
+            difference, limit = _share_apart(wanted, got, logits if name == "labels" else None), LABELS_APART
         if not difference <= limit:
             raise ValueError(
                 f"{name} of the exported file differs by {difference:.2g} from the model's on an input of {shape}, "
@@ -115,6 +119,15 @@ def _compare_outputs(
             )
         differences[name], allowed[name] = difference, limit
     return differences, allowed
+
+
+def _share_apart(wanted: Tensor, got: Tensor, logits: Tensor | None) -> float:
+    """The share of labels `(N, H, W)` that differ, but for those of logits `(N, classes, H, W)` as good as equal."""
+    apart = wanted != got
+    if logits is not None:
+        margin = logits.gather(1, wanted[:, None]) - logits.gather(1, got[:, None])
+        apart &= margin[:, 0] > TIE * max(1.0, float(logits.abs().max()))
+    return float(apart.float().mean())
 
 
 def _compare_objects(
@@ -132,8 +145,10 @@ def _compare_objects(
     alike &= (wanted["boxes"][:, None] - got["boxes"][None]).abs().amax(-1) <= TOLERANCE * unit
     if "masks" in names and alike.any():
         rows, columns = alike.nonzero(as_tuple=True)
-        same = (wanted["masks"][rows] - got["masks"][columns]).abs().amax((1, 2)) <= TOLERANCE
-        alike[rows, columns] = same
+        apart = (wanted["masks"][rows].float() - got["masks"][columns].float()).abs()
+        # Probabilities on a grid, or pixels of the photo.
+        whole = not wanted["masks"].is_floating_point()
+        alike[rows, columns] = apart.mean((1, 2)) <= LABELS_APART if whole else apart.amax((1, 2)) <= TOLERANCE
     alone = int((~alike.any(1)).sum() + (~alike.any(0)).sum()) if alike.numel() else sum(alike.shape)
     share = alone / max(1, sum(alike.shape))
     if share > OBJECTS_APART:

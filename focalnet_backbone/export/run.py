@@ -18,6 +18,7 @@ from focalnet_backbone.features.predictions import (
     Predictor,
     draw_objects,
     encode_mask,
+    no_class,
     paint_labels,
 )
 from focalnet_backbone.system.inputs import parse_json
@@ -70,8 +71,10 @@ class OnnxPredictor(Predictor):
         """What there is in an image, RGB, uint8 `(H, W, 3)`. Raises `ValueError` if the file takes another size."""
         if self.detects:
             return self._detect(path, image)
-        kind = np.uint8 if len(self.model.told["classes"]) <= 255 else np.uint16
-        return Prediction(labels=self.model.run(path, image, "labels").astype(kind))
+        count = len(self.model.told["classes"])
+        kind = np.dtype(np.uint8 if count <= 255 else np.uint16)
+        labels = self.model.run(path, image, "labels")
+        return Prediction(labels=np.where(labels < count, labels, no_class(kind)).astype(kind))
 
     def draw(self, image: np.ndarray, prediction: Prediction, score: float) -> Image.Image:
         """The classes of pixels upon an image, with a legend; or objects with their masks, boxes, names and scores."""
@@ -86,7 +89,7 @@ class OnnxPredictor(Predictor):
         for number, (box, label) in enumerate(zip(found["boxes"].tolist(), found["labels"].tolist(), strict=True)):
             left, top, right, bottom = box
             score = float(found["scores"][number])
-            mask = paste_mask(found["masks"][number], box, image.shape[:2]) if "masks" in found else None
+            mask = self._mask(found["masks"][number], box, image.shape[:2]) if "masks" in found else None
             objects.append(FoundObject(told["classes"][label], score, box, mask))
             detection = {
                 "category_id": told["category_ids"][label],
@@ -95,6 +98,10 @@ class OnnxPredictor(Predictor):
             }
             detections.append(detection if mask is None else {**detection, "segmentation": encode_mask(mask)})
         return Prediction(detections, raw=objects)
+
+    def _mask(self, mask: np.ndarray, box: list[float], size: tuple[int, int]) -> np.ndarray:
+        """Booleans (height, width) of a mask that the file gives for its box, or in the photo's pixels."""
+        return mask.astype(bool) if self.model.told.get("masks") == "photo" else paste_mask(mask, box, size)
 
 
 def paste_mask(crop: np.ndarray, box: list[float], size: tuple[int, int]) -> np.ndarray:

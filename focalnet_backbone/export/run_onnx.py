@@ -28,9 +28,10 @@ def main(model, photo, result=None):
             print(f"{probabilities[index]:6.1%}  {told['classes'][index]}")
     elif told["task"] == "segmentation":
         labels = outputs["labels"][0]
+        names, colours = [*told["classes"], "nothing"], np.uint8([*told["palette"], (0, 0, 0)])
         for index in np.unique(labels):
-            print(f"{(labels == index).mean():6.1%}  {told['classes'][index]}")
-        Image.fromarray(np.uint8(told["palette"])[labels]).save(result or "result.png")
+            print(f"{(labels == index).mean():6.1%}  {names[index]}")
+        Image.fromarray(colours[labels]).save(result or "result.png")
     elif told["task"] == "detection":
         picture = Image.fromarray(images[0])
         for box, score, label in zip(outputs["boxes"], outputs["scores"], outputs["labels"], strict=True):

@@ -193,7 +193,7 @@ def _open_config(source: str, weights: str, photos: bool) -> Exportable:
     from focalnet_backbone.openmmlab.deploy import open_graph
 
     graph, metadata = open_graph(config, weights, photos)
-    return Exportable(graph, graph.outputs, graph.task, photos, metadata, one_at_a_time=graph.task == "detection")
+    return Exportable(graph, graph.outputs, graph.task, photos, metadata, one_at_a_time=graph.one_at_a_time)
 
 
 def _open_detectron2(config: Path, weights: str, photos: bool) -> Exportable:

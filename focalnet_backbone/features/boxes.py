@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms, roi_align
 
-from focalnet_backbone.features.preparation import own_symbol
+from focalnet_backbone.features.preparation import own_symbol, sides
 
 NONE = -1e4
 """Score of a place that holds no box."""
@@ -41,7 +41,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zeros on the right and bottom of `(N, C, H, W)`, to a size that exporters know to be a multiple."""
     if multiple <= 1:
         return x
-    height, width = x.shape[2], x.shape[3]
+    height, width = sides(x, 2, 3)
     rows, columns = (own_symbol((side + multiple - 1) // multiple) * multiple for side in (height, width))
     return F.pad(x, (0, columns - width, 0, rows - height))
 

@@ -55,7 +55,7 @@ class PreparePhotos(nn.Module):
         """Map `(N, H, W, 3)` to `(N, 3, h, w)`."""
         how = self.preparation
         x = photos.permute(0, 3, 1, 2).float()
-        size = self.size_of(x.shape[2], x.shape[3])
+        size = self.size_of(*sides(x, 2, 3))
         if size is not None:
             x = _resize_like_pillow(x, size, how.mode) if how.antialias else resize_like_opencv(x, size)
         if how.crop is not None:
@@ -86,6 +86,11 @@ class PreparePhotos(nn.Module):
             return torch.sym_min(by_long, by_short)
 
         return own_symbol(scale(height)), own_symbol(scale(width))
+
+
+def sides(x: Tensor, *axes: int) -> tuple[int, ...]:
+    """Sizes of a tensor as numbers, for which TorchScript's tracer, which keeps one size, has tensors."""
+    return tuple(side if isinstance(side, torch.SymInt) else int(side) for side in (x.shape[axis] for axis in axes))
 
 
 def own_symbol(size: int) -> int:

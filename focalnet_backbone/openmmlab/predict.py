@@ -26,7 +26,7 @@ from focalnet_backbone.openmmlab.weights import check_fit, read_weights
 from focalnet_backbone.system.devices import choose_device
 from focalnet_backbone.system.inputs import read_json
 
-_PANOPTIC_OFFSET = 1000
+PANOPTIC_OFFSET = 1000
 """In a panoptic map of mmdetection, a pixel is its class plus this times the number of its object."""
 
 _NOT_IN_COCO = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -57,7 +57,9 @@ class OpenMMLabPredictor(Predictor):
             )
         self.model, self.meta = load_model(self.cfg, weights, str(choose_device(device)))
         self.pipeline = _build_pipeline(self.cfg)
-        is_panoptic = any("panoptic" in name for name in self.cfg.model)
+        # Mask2Former's head has the one name, whether it tells segments or objects alone.
+        test_cfg = self.cfg.model.get("test_cfg") or {}
+        is_panoptic = any("panoptic" in name for name in self.cfg.model) and test_cfg.get("panoptic_on", True)
         self.labels_pixels = is_panoptic or any(name in self.cfg.model for name in ("decode_head", "auxiliary_head"))
         self.detects = not self.labels_pixels
         self.ids = category_ids(self.cfg, self.meta["classes"]) if self.detects else []
@@ -73,7 +75,7 @@ class OpenMMLabPredictor(Predictor):
         if "pred_sem_seg" in sample:
             labels = sample.pred_sem_seg.data[0]
         else:  # A pixel of nothing that was sure enough has the number of classes.
-            labels = sample.pred_panoptic_seg.sem_seg[0] % _PANOPTIC_OFFSET
+            labels = sample.pred_panoptic_seg.sem_seg[0] % PANOPTIC_OFFSET
             labels[labels == len(self.meta["classes"])] = no_class(kind)
         return Prediction(labels=labels.cpu().numpy().astype(kind), raw=sample)
 

@@ -20,6 +20,7 @@ from focalnet_backbone.detectron2.deploy import MaskRCNNGraph, _preparation
 from focalnet_backbone.detectron2.jobs import load_yaml
 from focalnet_backbone.detectron2.train import Run
 from focalnet_backbone.export.check import OBJECTS_APART, _compare_objects
+from focalnet_backbone.export.formats import SUFFIXES
 from focalnet_backbone.export.run import paste_mask
 from tests.d2.conftest import TINY
 
@@ -98,6 +99,15 @@ def test_a_file_predicts_the_objects_of_the_framework(weights, photos, tmp_path)
         assert one["bbox"] == pytest.approx(other["bbox"], abs=0.05)
         assert (masks.decode(one["segmentation"]) != masks.decode(other["segmentation"])).mean() < 0.01
     assert len(list((tmp_path / "onnx").glob("*_overlay.png"))) == 3
+
+
+@pytest.mark.parametrize("target", ["pt2", "torchscript"])
+def test_other_formats_agree_as_well(weights, tmp_path, target):
+    path = tmp_path / f"model{SUFFIXES[target]}"
+    arguments = [str(TINY), str(weights), "--to", target, "--out", str(path), "--size", "61x93"]
+    assert export.main(arguments) == 0
+    report = json.loads((tmp_path / "model_report.json").read_text())
+    assert max(max(one["differences"].values()) for one in report["comparisons"]) < 1e-3
 
 
 def test_objects_are_compared_whatever_their_order():

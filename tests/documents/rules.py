@@ -110,6 +110,7 @@ RULES = [
         "focalnet benchmark extract *",
         needs="quiet minutes; tests/benchmark/test_extraction.py runs it on a few photos",
     ),
+    Rule("focalnet benchmark export *", needs="quiet minutes; tests/export/test_speed.py runs it on a small network"),
     Rule("focalnet extract data/sample/*", add="--variant focalnet_tiny_srf --max-size 64"),
     # compare.md
     Rule("focalnet receptive-field *", add="--size 32 --images 1 --channels 1"),

@@ -18,7 +18,8 @@ from torch import nn
 from focalnet_backbone import FocalNet, FocalNetConfig
 from focalnet_backbone.command.export import main
 from focalnet_backbone.export import to_file
-from focalnet_backbone.export.check import compare
+from focalnet_backbone.export.check import _share_apart, compare
+from focalnet_backbone.export.formats import SUFFIXES
 from focalnet_backbone.export.sources import Exportable, from_backbone, from_classifier
 from focalnet_backbone.export.to_file import Export, export_to_file
 from focalnet_backbone.models.classification import FocalNetForImageClassification
@@ -85,6 +86,31 @@ def test_other_formats_of_a_backbone_agree_as_well(backbone, tmp_path, target):
     assert done.difference < 1e-4
     assert len(done.comparisons) == 3
     assert (len({one.shape for one in done.comparisons}) == 3) == (size is None)
+
+
+@pytest.mark.parametrize("target", ["pt2", "torchscript"])
+def test_other_formats_of_a_classifier_agree_as_well(classifier_folder, tmp_path, target):
+    path = tmp_path / f"model{SUFFIXES[target]}"
+    size = ["--size", "40x56"] if target == "torchscript" else []
+    assert main([str(classifier_folder), "--to", target, "--out", str(path), *size]) == 0
+    report = json.loads((tmp_path / "model_report.json").read_text())
+    assert max(one["differences"]["logits"] for one in report["comparisons"]) < 1e-4
+
+
+def test_labels_of_classes_as_good_as_equal_are_alike():
+    logits = torch.tensor([[1.0, 1e-12], [1.0, 0.0]]).reshape(1, 2, 1, 2)
+    found = torch.tensor([1, 0]).reshape(1, 1, 2)
+    for wanted, share in (([1, 1], 0.0), ([0, 1], 0.0), ([1, 0], 0.0)):
+        assert _share_apart(torch.tensor(wanted).reshape(1, 1, 2), found, logits) == share
+    logits[0, 0, 0, 0] = 2.0
+    assert _share_apart(torch.tensor([0, 1]).reshape(1, 1, 2), found, logits) == 0.5
+    assert _share_apart(torch.tensor([0, 1]).reshape(1, 1, 2), found, None) == 1.0
+
+
+def test_a_backbone_compiled_ahead_of_time_agrees(tmp_path):
+    network = FocalNet(embed_dim=4, depths=[1], focal_levels=[1], focal_windows=[3], out_indices=[1]).eval()
+    done = export_to_file(from_backbone(network), "aoti", tmp_path / "model.pt2", size=(16, 24))
+    assert done.difference < 1e-4
 
 
 @pytest.mark.parametrize("image", ["photo", "wide"])

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import mmdet
 import torch
-from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DefaultScope
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
+
+from tests.openmmlab.conftest import ROOT
 
 CONFIGS = Path(mmdet.__file__).parent / ".mim" / "configs"
 CLASSES = ("ball", "tile", "cone")
@@ -51,12 +52,24 @@ def _shrink_dense(model: ConfigDict) -> None:
     model.test_cfg.update(nms_pre=100, max_per_img=30)
 
 
+def _shrink_dino(model: ConfigDict) -> None:
+    """Its width stays: the encoding of boxes is made for 256 channels."""
+    model.update(num_queries=20, num_feature_levels=2, test_cfg={"max_per_img": 20})
+    model.neck.update(in_channels=[4, 8], num_outs=2)
+    for part, attention in ((model.encoder, "self_attn_cfg"), (model.decoder, "cross_attn_cfg")):
+        part.num_layers = 1
+        part.layer_cfg[attention].num_levels = 2
+        part.layer_cfg.ffn_cfg.feedforward_channels = 16
+    model.bbox_head.num_classes = len(CLASSES)
+
+
 SHRINK: dict[str, Callable[[ConfigDict], None]] = {
     "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py": _shrink_regions,
     "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py": _shrink_regions,
     "cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py": _shrink_regions,
     "atss/atss_r50_fpn_1x_coco.py": _shrink_dense,
     "retinanet/retinanet_r50_fpn_1x_coco.py": _shrink_dense,
+    "dino/dino-4scale_r50_8xb2-12e_coco.py": _shrink_dino,
     "fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py": _shrink_dense,
 }
 
@@ -76,15 +89,36 @@ def write_small_detector(name: str, folder: Path) -> tuple[Path, Path]:
     dataset = cfg.test_dataloader.dataset
     dataset.update(data_root=str(folder), ann_file="none.json", metainfo={"classes": CLASSES})
     dataset.pipeline[1].scale = (96, 64)
-    path = folder / f"{Path(name).stem}.py"
+    return _write(cfg, folder)
+
+
+def write_small_mask2former(kind: str, folder: Path) -> tuple[Path, Path]:
+    """The sample's Mask2Former made smaller: "semantic" (mmseg), "panoptic" or "instances" (mmdet)."""
+    framework = "mmseg" if kind == "semantic" else "mmdet"
+    name = {"mmseg": "mask2former_focalnet_sample", "mmdet": "mask2former_focalnet_sample_panoptic"}[framework]
+    cfg = Config.fromfile(ROOT / "configs" / framework / f"{name}.py")
+    cfg.model.backbone.update(embed_dim=4, depths=[1, 1, 1, 1])
+    head = cfg.model.decode_head if framework == "mmseg" else cfg.model.panoptic_head
+    head.update(in_channels=[4, 8, 16, 32], num_queries=8)
+    head.transformer_decoder.num_layers = 2
+    if kind == "panoptic":
+        cfg.model.test_cfg.update(object_mask_thr=0.15, iou_thr=0.3)
+    elif kind == "instances":
+        for part in (cfg.model.panoptic_head, cfg.model.panoptic_fusion_head):
+            part.update(num_things_classes=8, num_stuff_classes=0)
+        cfg.model.test_cfg.update(panoptic_on=False, instance_on=True)
+    return _write(cfg, folder)
+
+
+def _write(cfg: Config, folder: Path) -> tuple[Path, Path]:
+    path = folder / "model.py"
     cfg.dump(path)
-    with DefaultScope.overwrite_default_scope("mmdet"):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
         torch.manual_seed(0)
         model = MODELS.build(cfg.model)
     _spread_scores(model)
-    weights = path.with_suffix(".pth")
-    torch.save({"state_dict": model.state_dict()}, weights)
-    return path, weights
+    torch.save({"state_dict": model.state_dict()}, path.with_suffix(".pth"))
+    return path, path.with_suffix(".pth")
 
 
 @torch.no_grad()
@@ -94,5 +128,10 @@ def _spread_scores(model: nn.Module) -> None:
         kind = name.rpartition(".")[0].rpartition(".")[2]
         if kind in ("fc_cls", "rpn_cls", "atss_cls", "retina_cls", "conv_cls", "conv_logits"):
             parameter.normal_(std=0.0 if name.endswith("bias") else 0.02 if kind == "retina_cls" else 0.3)
+        if name == "level_embed":
+            parameter.normal_()
+        if kind == "cls_embed" or "mask_embed" in name or kind == "mask_feature":
+            # Masks that are nowhere sure, so that no pixel is of all classes as good as equally.
+            parameter.normal_(std=0.0 if name.endswith("bias") else 0.3 if kind == "cls_embed" else 0.15)
         if kind in ("fc_reg", "rpn_reg", "atss_reg", "retina_reg") and name.endswith("weight"):
             parameter.normal_(std=0.05)

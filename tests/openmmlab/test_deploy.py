@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import focalnet_backbone.openmmlab  # noqa: F401  # isort: skip  (lets mmseg be imported)
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from focalnet_backbone.command import export, predict
+from focalnet_backbone.export.formats import SUFFIXES
 from focalnet_backbone.export.sources import open_exportable
 from focalnet_backbone.openmmlab.deploy.segmenters import PoolToGrid
 from tests.openmmlab.conftest import SAMPLE_CONFIG
@@ -73,6 +75,15 @@ def test_a_file_predicts_the_labels_and_pictures_of_the_framework(segmenter, con
         assert (expected != found).mean() < 1e-3, name
 
 
+@pytest.mark.parametrize("target", ["pt2", "torchscript"])
+def test_other_formats_agree_as_well(config, trained, tmp_path, target):
+    path = tmp_path / f"model{SUFFIXES[target]}"
+    arguments = [str(config), str(trained.checkpoint), "--to", target, "--out", str(path), "--size", "61x93"]
+    assert export.main(arguments) == 0
+    report = json.loads((tmp_path / "model_report.json").read_text())
+    assert max(max(one["differences"].values()) for one in report["comparisons"]) < 1e-3
+
+
 def test_a_file_tells_classes_colours_scale_and_the_checkpoint_s_hash(config, trained):
     told = open_exportable(str(config), str(trained.checkpoint)).describe()
     assert told["classes"][0] == "ball"
@@ -85,7 +96,7 @@ def test_a_file_tells_classes_colours_scale_and_the_checkpoint_s_hash(config, tr
     ("change", "message"),
     [
         ({"model.test_cfg": {"mode": "slide", "crop_size": (32, 32), "stride": (16, 16)}}, "sliding windows"),
-        ({"model.data_preprocessor.test_cfg": {"size_divisor": 32}}, "pads in testing"),
+        ({"model.data_preprocessor.test_cfg": {"size": (64, 64)}}, "pads to a size in testing"),
     ],
 )
 def test_what_a_file_cannot_hold_is_refused_by_name(config, trained, tmp_path, change, message):

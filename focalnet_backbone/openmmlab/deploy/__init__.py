@@ -14,7 +14,7 @@ from focalnet_backbone.openmmlab.runners import load_config, require
 
 
 def open_graph(config: str | Path, weights: str | Path, photos: bool) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a config, with trained weights, as a module that has `outputs` and `task`, and its metadata.
+    """The model of a config, with trained weights, as a module with names as `Exportable` has, and its metadata.
 
     Args:
         config: config file of mmsegmentation or mmdetection.
@@ -44,6 +44,13 @@ def open_graph(config: str | Path, weights: str | Path, photos: bool) -> tuple[n
         raise ValueError(
             f"{Path(config).name}: a detector takes photos, whose size its boxes are in; leave out --tensor"
         )
+    ids = {"category_ids": category_ids(cfg, told["classes"])}
+    if "panoptic_head" in cfg.model:
+        from focalnet_backbone.openmmlab.deploy.mask2former import InstanceGraph, PanopticGraph
+
+        if model.panoptic_fusion_head.test_cfg.get("panoptic_on", True):
+            return PanopticGraph(model, how).eval(), told
+        return InstanceGraph(model, how).eval(), {**told, **ids, "masks": "photo"}
     from focalnet_backbone.openmmlab.deploy.detectors import DetectorGraph
 
-    return DetectorGraph(model, how).eval(), {**told, "category_ids": category_ids(cfg, told["classes"])}
+    return DetectorGraph(model, how).eval(), {**told, **ids}

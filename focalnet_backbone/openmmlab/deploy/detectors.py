@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.detectors.base_detr import DetectionTransformer
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
@@ -28,7 +29,9 @@ from focalnet_backbone.features.boxes import (
     take,
     top,
 )
-from focalnet_backbone.features.preparation import Preparation, PreparePhotos
+from focalnet_backbone.features.preparation import Preparation, PreparePhotos, sides
+from focalnet_backbone.openmmlab.deploy.photos import read_padding
+from focalnet_backbone.openmmlab.deploy.transformers import QueriedBoxes
 
 MASK_THRESHOLD = 0.5
 """Probability from which a pixel is of an object, by which an exported file's masks are pasted."""
@@ -46,15 +49,14 @@ class DetectorGraph(nn.Module):
     """
 
     task = "detection"
+    one_at_a_time = True
 
     def __init__(self, model: nn.Module, preparation: Preparation) -> None:
         super().__init__()
         self.prepare = PreparePhotos(preparation)
-        self.multiple = model.data_preprocessor.pad_size_divisor
-        if model.data_preprocessor.pad_value != 0:
-            raise ValueError("a preprocessor that pads with other values than 0 cannot be exported")
+        self.multiple = read_padding(model.data_preprocessor)
         self.backbone, self.neck = model.backbone, model.neck if model.with_neck else nn.Identity()
-        self.head = _RefinedRegions(model) if getattr(model, "with_roi_head", False) else _DenseBoxes(model)
+        self.head = _head_of(model)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -69,12 +71,19 @@ class DetectorGraph(nn.Module):
             and, of a model with masks, probabilities `(K, M, M)` on a grid over each box.
         """
         x = self.prepare(photos)
-        size = x.shape[2], x.shape[3]
+        size = sides(x, 2, 3)
         maps = self.neck(self.backbone(pad_to_multiple(x, self.multiple)))
         boxes, scores, *others = self.head(maps, size)
         rows = (scores > NONE).nonzero()[:, 0]
-        boxes = scale_boxes(boxes, size, (photos.shape[1], photos.shape[2]))
+        boxes = scale_boxes(boxes, size, sides(photos, 1, 2))
         return tuple(values[rows] for values in (boxes, scores, *others))
+
+
+def _head_of(model: nn.Module) -> nn.Module:
+    """What finds boxes in the pyramid of a detector."""
+    if getattr(model, "with_roi_head", False):
+        return _RefinedRegions(model)
+    return QueriedBoxes(model) if isinstance(model, DetectionTransformer) else _DenseBoxes(model)
 
 
 class _DenseBoxes(nn.Module):
@@ -191,10 +200,10 @@ class _RefinedRegions(nn.Module):
         return sum(found) / len(found)
 
 
-def _decode(head: nn.Module, level: int, sides: Sequence[int], deltas: Tensor, rows: Tensor, count: int) -> Tensor:
+def _decode(head: nn.Module, level: int, size: Sequence[int], deltas: Tensor, rows: Tensor, count: int) -> Tensor:
     """The boxes `(count, 4)` of some rows of a map, from its deltas `(A * 4, H, W)`."""
     coder = head.bbox_coder
-    priors = head.prior_generator.single_level_grid_priors(tuple(sides), level, deltas.dtype, deltas.device)
+    priors = head.prior_generator.single_level_grid_priors(tuple(size), level, deltas.dtype, deltas.device)
     deltas = deltas.permute(1, 2, 0).reshape(-1, coder.encode_size)
     return coder.decode(take(priors, rows, count), take(deltas, rows, count))
 

@@ -18,8 +18,6 @@ def read_preparation(cfg: Config, model: nn.Module) -> Preparation:
     Raises `ValueError` if a file cannot hold one of them.
     """
     preprocessor = model.data_preprocessor
-    if getattr(preprocessor, "test_cfg", None):
-        raise ValueError("a preprocessor that pads in testing (data_preprocessor.test_cfg) cannot be exported")
     if not hasattr(preprocessor, "mean"):
         raise ValueError("a preprocessor that does not normalise cannot be exported")
     swaps = getattr(preprocessor, "channel_conversion", getattr(preprocessor, "_channel_conversion", False))
@@ -29,6 +27,21 @@ def read_preparation(cfg: Config, model: nn.Module) -> Preparation:
         fit=_read_resize(next(leaf_datasets(cfg.test_dataloader.dataset))["pipeline"]),
         bgr=not swaps,
     )
+
+
+def read_padding(preprocessor: nn.Module) -> int:
+    """The multiple to which an input is padded, on the right and bottom, with zeros.
+
+    Raises `ValueError` if it is padded to a size or with other values.
+    """
+    config = getattr(preprocessor, "test_cfg", None) or {}
+    if set(config) - {"size_divisor"}:
+        raise ValueError(
+            "a preprocessor that pads to a size in testing (data_preprocessor.test_cfg) cannot be exported"
+        )
+    if getattr(preprocessor, "pad_value", getattr(preprocessor, "pad_val", 0)) != 0:
+        raise ValueError("a preprocessor that pads with other values than 0 cannot be exported")
+    return config.get("size_divisor", getattr(preprocessor, "pad_size_divisor", 1))
 
 
 def _read_resize(pipeline: list[dict]) -> tuple[int, int] | None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focalnet_backbone.features.preparation import Preparation, PreparePhotos
+from focalnet_backbone.features.boxes import pad_to_multiple
+from focalnet_backbone.features.preparation import Preparation, PreparePhotos, sides
+from focalnet_backbone.openmmlab.deploy.photos import read_padding
+
+_PIXEL_HEADS = ("UPerHead", "FCNHead", "PSPHead")
+_MASK_HEAD = "Mask2FormerHead"
 
 
 class PoolToGrid(nn.Module):
@@ -48,24 +55,42 @@ class SegmentorGraph(nn.Module):
     """
 
     task = "segmentation"
+    one_at_a_time = False
     outputs = ("logits", "labels")
 
     def __init__(self, model: nn.Module, preparation: Preparation | None) -> None:
         super().__init__()
         _check_model(model)
         self.prepare = None if preparation is None else PreparePhotos(preparation)
+        self.multiple = read_padding(model.data_preprocessor)
         self.align_corners = model.align_corners
         self.backbone, self.head = model.backbone, _pool_by_products(model.decode_head)
         self.neck = model.neck if model.with_neck else nn.Identity()
+        self.classify = self._by_masks if _has_masks(model.decode_head) else self._by_pixels
+        if _has_masks(model.decode_head):
+            from focalnet_backbone.openmmlab.deploy.transformers import attend_to_sizes
+
+            attend_to_sizes(self.head)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map photos `(N, H, W, 3)` or images `(N, 3, H, W)` to logits `(N, classes, H, W)` and labels `(N, H, W)`."""
         x = images if self.prepare is None else self.prepare(images)
-        logits = self.head(self.neck(self.backbone(x)))
-        logits = self._resize(logits, (x.shape[2], x.shape[3]))
+        height, width = sides(x, 2, 3)
+        x = pad_to_multiple(x, self.multiple)
+        logits = self.classify(self.neck(self.backbone(x)), sides(x, 2, 3))[:, :, :height, :width]
         if self.prepare is not None:
-            logits = self._resize(logits, (images.shape[1], images.shape[2]))
+            logits = self._resize(logits, sides(images, 1, 2))
         return logits, logits.argmax(1)
+
+    def _by_pixels(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """The logits of a head that has some for each pixel, in a size."""
+        return self._resize(self.head(maps), size)
+
+    def _by_masks(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """The sum of Mask2Former's masks, each with the probabilities of its classes, in a size."""
+        classes, masks = (found[-1] for found in self.head(maps, None))
+        masks = F.interpolate(masks, size=size, mode="bilinear", align_corners=False).sigmoid()
+        return torch.einsum("nqc,nqhw->nchw", classes.softmax(-1)[..., :-1], masks)
 
     def _resize(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return F.interpolate(x, size=size, mode="bilinear", align_corners=self.align_corners)
@@ -75,14 +100,17 @@ def _check_model(model: nn.Module) -> None:
     name = type(model.decode_head).__name__
     if type(model).__name__ != "EncoderDecoder" or isinstance(model.decode_head, nn.ModuleList):
         raise ValueError(f"only plain encoder-decoders can be exported, not {type(model).__name__}")
-    if name not in ("UPerHead", "FCNHead", "PSPHead"):
-        raise ValueError(
-            f"a {name} cannot be exported, only UPerHead, FCNHead and PSPHead; --backbone exports the backbone"
-        )
+    if name not in (*_PIXEL_HEADS, _MASK_HEAD):
+        known = ", ".join(_PIXEL_HEADS)
+        raise ValueError(f"a {name} cannot be exported, only {known} and {_MASK_HEAD}; --backbone exports the backbone")
     if model.test_cfg.get("mode", "whole") != "whole":
         raise ValueError("sliding windows (test_cfg.mode 'slide') cannot be exported; test_cfg.mode 'whole' can")
-    if model.decode_head.out_channels < 2:
+    if name in _PIXEL_HEADS and model.decode_head.out_channels < 2:
         raise ValueError("a head with one output channel, whose threshold is not in the graph, cannot be exported")
+
+
+def _has_masks(head: nn.Module) -> bool:
+    return type(head).__name__ == _MASK_HEAD
 
 
 def _pool_by_products(head: nn.Module) -> nn.Module:
