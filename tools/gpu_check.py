@@ -85,12 +85,13 @@ def make_parts(device: str, quick: bool) -> list[Part]:
     detector = [*common, "--set=focal_windows=[9,9,9,9]", "--size", "512", "--rounds", "5", "--seconds", "3"]
     measures = ["--measure", "forward", "training", "saving", "memory"]
     one, many = ([*detector, "--dtype", "bfloat16", "--batch-size", number] for number in ("1", "32"))
+    graph = ["graph"] if device == "cuda" else []
     benchmark, compiler = ("matplotlib",), ("matplotlib", "triton")
     parts = [
         facts,
         Part("Tests", [*tests, "tests/cuda", "--ignore", "tests/cuda/test_triton.py"], 110, ("pytest",)),
         Part("float32, one image", [*detector, *measures, "autocast"], 40, benchmark),
-        Part("bfloat16, one image", [*one, *measures], 30, benchmark),
+        Part("bfloat16, one image", [*one, *measures, *graph], 30, benchmark),
         Part("bfloat16, 32 images", [*many, *measures], 50, benchmark),
         Part("bfloat16, 32 images, compiled", [*many, "--measure", "compiled"], 60, compiler),
     ]
@@ -98,7 +99,9 @@ def make_parts(device: str, quick: bool) -> list[Part]:
         depthwise = ["-m", "focalnet_backbone.benchmark.depthwise", device, "bfloat16"]
         parts += [
             Part("Tests of Triton's kernels", [*tests, "tests/cuda/test_triton.py"], 75, ("pytest", "triton")),
-            Part("bfloat16, 32 images, Triton's kernels", [*many, "--measure", "triton"], 35, compiler),
+            Part(
+                "bfloat16, 32 images, Triton's kernels", [*many, "--measure", "triton", "triton-training"], 35, compiler
+            ),
             Part("Depth-wise convolutions", depthwise, 40),
         ]
     return parts

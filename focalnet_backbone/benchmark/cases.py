@@ -24,7 +24,7 @@ from focalnet_backbone.network.config import FocalNetConfig
 
 CPU = torch.device("cpu")
 MEASURES = ("forward", "compiled", "training", "saving", "memory", "autocast", "autocast-training")
-GPU_MEASURES = ("triton",)
+GPU_MEASURES = ("graph", "triton", "triton-training")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def measure_case(case: Case, measures: Sequence[str] = MEASURES) -> dict[str, An
         "compiled": _measure_compiled,
         "training": _measure_training,
         "saving": _measure_saving,
+        "graph": _measure_graph,
         "triton": _measure_triton,
+        "triton-training": _measure_triton_training,
         "memory": _measure_memory,
         "autocast": _measure_autocast,
         "autocast-training": _measure_autocast_training,
@@ -214,24 +216,47 @@ def _measure_saving(case: Case, contenders: list[Contender], x: Tensor) -> dict[
 
 
 def _measure_triton(case: Case, contenders: list[Contender], x: Tensor) -> dict[str, Any]:
-    """Our training step and forward pass by Triton's kernels, beside the same without them."""
-    ours = contenders[0]
+    """Our forward pass by Triton's kernels, beside the same without them."""
+    contenders[0].model.eval()
+    return _compare_triton(case, partial(_forward, case, contenders[0], x))
 
-    def with_triton(run: Callable[[Case, Contender, Tensor], object], asked: str) -> Callable[[], object]:
-        def call() -> object:
-            ours.model.train(run is _step)
-            with mock.patch.dict(os.environ, {TRITON_SWITCH: asked}):
-                return run(case, ours, x)
 
-        return call
+def _measure_triton_training(case: Case, contenders: list[Contender], x: Tensor) -> dict[str, Any]:
+    """Our training step likewise."""
+    contenders[0].model.train()
+    return _compare_triton(case, partial(_step, case, contenders[0], x))
 
-    runs = {
-        OURS: with_triton(_step, "0"),
-        "ours, Triton": with_triton(_step, "1"),
-        "ours, forward": with_triton(_forward, "0"),
-        "ours, forward, Triton": with_triton(_forward, "1"),
-    }
+
+def _compare_triton(case: Case, run: Callable[[], object]) -> dict[str, Any]:
+    def call(asked: str) -> None:
+        with mock.patch.dict(os.environ, {TRITON_SWITCH: asked}):
+            run()
+
+    runs = {OURS: partial(call, "0"), "ours, Triton": partial(call, "1")}
     return summarise(alternate(runs, case.device, case.rounds, case.seconds), OURS)
+
+
+def _measure_graph(case: Case, contenders: list[Contender], x: Tensor) -> dict[str, Any]:
+    """Our forward pass, beside a graph of it that the GPU launches by itself."""
+    contenders[0].model.eval()
+    run = partial(_forward, case, contenders[0], x)
+    with torch.cuda.device(case.device):
+        runs = {OURS: run, "ours, graph": _capture(run).replay}
+        return summarise(alternate(runs, case.device, case.rounds, case.seconds), OURS)
+
+
+def _capture(run: Callable[[], object]) -> torch.cuda.CUDAGraph:
+    """The graph of a call, after some beside the current stream, as PyTorch's notes on graphs have it."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph
 
 
 def _measure_memory(case: Case, contenders: list[Contender], x: Tensor) -> dict[str, Any]:

@@ -27,7 +27,9 @@ _TITLES = {
     "compiled": "forward, compiled",
     "training": "training step",
     "saving": "training step, with and without the saving",
-    "triton": "training step and forward, with and without Triton's kernels",
+    "graph": "forward, launched call by call and as a graph",
+    "triton": "forward, with and without Triton's kernels",
+    "triton-training": "training step, with and without Triton's kernels",
     "autocast": "forward, bfloat16 autocast",
     "autocast-training": "training step, bfloat16 autocast",
 }
@@ -113,7 +115,9 @@ def format_table(cases: list[dict[str, Any]]) -> str:
         "training step": lambda case: _times(case, "training", "timm", "transformers"),
         "bfloat16 training step": lambda case: _times(case, "autocast-training", "ours, float32"),
         "plain autograd": lambda case: _ratio(case, "saving", "ours, plain autograd"),
+        "graph": lambda case: _ratio(case, "graph", "ours, graph"),
         "Triton": lambda case: _ratio(case, "triton", "ours, Triton"),
+        "Triton, training step": lambda case: _ratio(case, "triton-training", "ours, Triton"),
         "kept for backward": lambda case: _times(case, "memory", "timm", "transformers", "ours, use_checkpoint"),
     }
     rows = [[column(case) for column in columns.values()] for case in cases]

@@ -189,7 +189,8 @@ def test_times_are_those_of_the_gpu_and_not_of_its_launches(gpu):
 @GPU_ONLY
 def test_a_case_is_measured(device):
     case = Case("small", FocalNetConfig(**{**SIZES, "embed_dim": 8}), (48, 64), 2, device, rounds=2, seconds=2)
-    result = measure_case(case, ["forward", "training", "memory", "autocast"])
+    result = measure_case(case, ["forward", "graph", "training", "memory", "autocast"])
     assert result["difference"] < 1e-4
     assert all(entry["seconds"] > 0 for entry in [*result["forward"].values(), *result["training"].values()])
+    assert list(result["graph"]) == ["ours", "ours, graph"]
     assert result["memory"]["ours"]["peak"] > 0
