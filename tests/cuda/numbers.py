@@ -26,7 +26,7 @@ def maps_and_gradients(model: nn.Module, x: Tensor, run: Callable | None = None)
     """What a model gives for images, and the gradients of its weights and of the images, on the CPU in float64."""
     model.zero_grad()
     x = x.detach().requires_grad_()
-    maps = (run or model)(x)
+    maps = (model if run is None else run)(x)
     generator = torch.Generator().manual_seed(3)
     losses = [(m.float() * torch.randn(m.shape, generator=generator).to(m.device)).sum() for m in maps.values()]
     sum(losses).backward()
