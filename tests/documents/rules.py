@@ -85,15 +85,15 @@ RULES = [
     ),
     Rule("*dino-5scale_focalnet_large_fl4_o365-coco*", needs="a network, and a file of 2.7 GB"),
     Rule("focalnet convert work_dirs/dino-5scale*", needs="a trained detector"),
+    Rule("python tools/train.py configs/mmdet/dino_focalnet_sample.py", needs="minutes; tests/test_demo.py trains it"),
     Rule(
-        "python tools/train.py configs/mmdet/dino_focalnet_sample.py",
-        add="--cfg-options train_cfg.max_epochs=1 train_dataloader.batch_size=2 default_hooks.checkpoint.interval=1",
+        "python tools/train.py configs/mmdet/mask2former_*_sample_panoptic.py", needs="minutes; tests/test_demo.py too"
     ),
     Rule(
-        "python tools/train.py configs/mm*/mask2former_focalnet_sample*.py",
+        "python tools/train.py configs/mmseg/mask2former_focalnet_sample.py",
         add="--cfg-options train_cfg.max_iters=2 train_cfg.val_interval=2 train_dataloader.batch_size=2",
     ),
-    Rule("python tools/predict.py *dino_focalnet_sample.py *", replace=("epoch_8.pth", "epoch_1.pth")),
+    Rule("python tools/predict.py *dino_focalnet_sample.py *", needs="a trained DINO; tests/test_demo.py has one"),
     # models.md
     Rule("python tools/pretrain_mim.py *", add="--steps 1 --warmup-steps 0 --batch-size 2"),
     Rule("python examples/serve.py *", needs="to run until it is stopped; tests/test_serve.py does"),
