@@ -6,7 +6,6 @@ Maps are `(N, H, W, C)` here, rows of channels `(..., C)`. Which kernel is faste
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 from types import ModuleType
@@ -50,10 +49,10 @@ def triton_kernels(x: Tensor) -> ModuleType | None:
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if asked != "1" or not (x.is_cuda or interpreted) or x.dtype not in _TRITON_TYPES:
         return None
-    if importlib.util.find_spec("triton") is None:
-        raise ImportError(f"{TRITON_SWITCH}=1 asks for Triton, which is not installed")
-    from focalnet_backbone.fast import triton_kernels
-
+    try:
+        from focalnet_backbone.fast import triton_kernels
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{TRITON_SWITCH}=1 asks for Triton, which is not installed") from error
     return triton_kernels
 
 

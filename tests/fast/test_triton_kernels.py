@@ -14,6 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 # Imported here, as it is not interpreted.
+from focalnet_backbone import fast
 from focalnet_backbone.fast import kernels, triton_kernels
 from tests.fast.fast_paths import block
 from tests.fast.triton_cases import CASES
@@ -55,7 +56,9 @@ def test_what_cannot_be_had_is_told(monkeypatch):
     with pytest.raises(ValueError, match="FOCALNET_TRITON must be 0 or 1, got 'yes'"):
         block({})(torch.zeros(X))
     monkeypatch.setenv(kernels.TRITON_SWITCH, "1")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delattr(fast, "triton_kernels")
+    monkeypatch.delitem(sys.modules, "focalnet_backbone.fast.triton_kernels")
+    monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(ImportError, match="asks for Triton, which is not installed"):
         block({})(torch.zeros(X))
 
