@@ -19,7 +19,7 @@ from focalnet_backbone.benchmark.memory import peak_bytes
 from focalnet_backbone.benchmark.timing import calls_per_timing, time_once
 from focalnet_backbone.features.images import stack_images
 from tests.cuda.conftest import ON_GPU
-from tests.cuda.numbers import SIZES, images, largest_error, maps_and_gradients, network
+from tests.cuda.numbers import EXACT, SIZES, images, largest_error, maps_and_gradients, network
 from tests.fast.fast_paths import only_fast_paths
 
 GPU_ONLY = pytest.mark.parametrize("device", [ON_GPU])
@@ -35,7 +35,7 @@ def without_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-4) -> None:
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=tolerance, atol=tolerance)
 
@@ -74,7 +74,7 @@ def test_inference_is_captured_in_a_graph(gpu, autocast):
         maps = run(place)
     place.copy_(other)
     graph.replay()
-    assert_same(maps, expected, 1e-2 if autocast else 1e-5)
+    assert_same(maps, expected, 1e-2 if autocast else 1e-4)
 
 
 @pytest.mark.cuda
@@ -82,7 +82,7 @@ def test_training_is_captured_in_a_graph(gpu):
     model, x = network().train().to(gpu), images().to(gpu)
     expected = maps_and_gradients(copy.deepcopy(model), x)
     graphed = torch.cuda.make_graphed_callables(model, (torch.zeros_like(x).requires_grad_(),))
-    assert largest_error(maps_and_gradients(graphed, x), expected) < 1e-5
+    assert largest_error(maps_and_gradients(graphed, x), expected) < EXACT
 
 
 @GPU_ONLY
@@ -102,7 +102,7 @@ def test_compiled_networks_compute_the_same(device, training):
 def test_data_parallel_of_one_computes_the_same(device):
     model, x = network().to(device), images().to(device)
     parallel = nn.DataParallel(model, [0] if device.type == "cuda" else None)
-    assert largest_error(maps_and_gradients(model, x, parallel), maps_and_gradients(model, x)) < 1e-6
+    assert largest_error(maps_and_gradients(model, x, parallel), maps_and_gradients(model, x)) < EXACT
 
 
 @pytest.mark.cuda
@@ -110,7 +110,7 @@ def test_a_replica_computes_the_same(gpu):
     """What each GPU has under DataParallel: a network whose weights are no parameters."""
     model, x = network().to(gpu), images().to(gpu)
     (replica,) = nn.parallel.replicate(model, [0])
-    assert largest_error(maps_and_gradients(model, x, replica), maps_and_gradients(model, x)) < 1e-5
+    assert largest_error(maps_and_gradients(model, x, replica), maps_and_gradients(model, x)) < EXACT
 
 
 def test_distributed_data_parallel_of_one_computes_the_same(device):
@@ -125,7 +125,7 @@ def test_distributed_data_parallel_of_one_computes_the_same(device):
                 found = maps_and_gradients(model, x, parallel)
         finally:
             dist.destroy_process_group()
-    assert largest_error(found, expected) < 1e-6
+    assert largest_error(found, expected) < EXACT
 
 
 def test_training_in_half_precision_lowers_the_loss(device):
@@ -134,7 +134,7 @@ def test_training_in_half_precision_lowers_the_loss(device):
         parameter.data *= 0.5
     on_gpu = device.type == "cuda"
     dtype = torch.float16 if on_gpu else torch.bfloat16
-    scaler = torch.amp.GradScaler(device.type, enabled=on_gpu)
+    scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=on_gpu)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(8):

@@ -85,7 +85,7 @@ def check_block(
             inferred = model(x)
     errors = [relative_error(*pair) for pair in zip([*found, inferred], [*exact, exact[0]], strict=True)]
     if autocast is None:
-        assert max(errors) < 2e-5, errors
+        assert max(errors) < 5e-5, errors
     else:
         usual_errors = [relative_error(*pair) for pair in zip(usual, exact, strict=True)]
         # The interpreter cuts bfloat16 off where a GPU rounds, and is wrong by twice as much.
