@@ -146,11 +146,12 @@ def _weight_gradient_kernel(
     POSITIONS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """All taps of one tile of channels, from one part of the positions, which stays in the cache from tap to tap."""
+    """A row of taps of one tile of channels, from one part of the positions, which the cache holds from tap to tap."""
     part = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    for tap in range(SIZE * SIZE):
-        down, right = tap // SIZE - SIZE // 2, tap % SIZE - SIZE // 2
+    down = tl.program_id(2) - SIZE // 2
+    for tap in range(SIZE):
+        right = tap - SIZE // 2
         total = tl.zeros([CHANNELS], dtype=tl.float32)
         for first in range(0, PART, POSITIONS):
             start = part * PART + first
@@ -162,7 +163,7 @@ def _weight_gradient_kernel(
             values = tl.load(source + place + (down * width + right) * channels, mask=mask, other=0.0)
             slopes = tl.load(gradient + place, mask=mask, other=0.0)
             total += tl.sum(values.to(tl.float32) * slopes.to(tl.float32), 0)
-        sum_place = (part * SIZE * SIZE + tap) * channels + channel
+        sum_place = ((part * SIZE + tl.program_id(2)) * SIZE + tap) * channels + channel
         tl.store(sums + sum_place, total, mask=channel < channels)
 
 
@@ -253,7 +254,7 @@ def depthwise_weight_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Te
     parts = triton.cdiv(n * height * width, _GRADIENT_POSITIONS)
     sums = x.new_empty(parts, size * size, channels, dtype=torch.float32)
     with torch.cuda.device_of(x):
-        _weight_gradient_kernel[(parts, triton.cdiv(channels, _CHANNELS))](
+        _weight_gradient_kernel[(parts, triton.cdiv(channels, _CHANNELS), size)](
             gradient,
             x,
             sums,

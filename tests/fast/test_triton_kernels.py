@@ -63,8 +63,7 @@ def test_what_cannot_be_had_is_told(monkeypatch):
         block({})(torch.zeros(X))
 
 
-@pytest.mark.parametrize("pointer", ["*fp32", "*bf16", "*fp16"])
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(("capability", "pointer"), [(80, "*fp32"), (90, "*bf16"), (90, "*fp16")])
 def test_they_compile_for_gpus(capability, pointer, tmp_path, monkeypatch):
     """Down to machine code, for which no GPU is needed."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
