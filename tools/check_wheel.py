@@ -6,12 +6,13 @@
 
 An environment is made of the packages that the wheel asks for with that extra and no others, linked from the
 environment that runs this, which `tools/setup.sh` has made; nothing is fetched. In a folder of its own, outside the
-repository, the example of that extra is run. Whatever fails ends it.
+repository, the example of that extra is run, as many extras at a time as there are cores. Whatever fails ends it.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ import time
 import venv
 import zipfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -97,8 +99,11 @@ def main() -> int:
         try:
             wheel = build(Path(folder) / "dist")
             make_sample_dataset(Path(folder) / "data" / "sample", train=4, val=2, size=64)
-            for extra in extras or EXAMPLES:
-                try_extra(wheel, extra, Path(folder))
+            # The longest first, so that none is left to run alone.
+            tried = sorted(extras or EXAMPLES, key=lambda extra: -len(EXAMPLES[extra]))
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                for told in pool.map(lambda extra: try_extra(wheel, extra, Path(folder)), tried):
+                    print(told, flush=True)
         except (LookupError, subprocess.CalledProcessError) as error:
             print(f"check_wheel.py: {error}", file=sys.stderr)
             return 1
@@ -127,8 +132,8 @@ def build(folder: Path) -> Path:
     return wheel
 
 
-def try_extra(wheel: Path, extra: str, folder: Path) -> None:
-    """Make an environment for a wheel with one extra, and run its example there."""
+def try_extra(wheel: Path, extra: str, folder: Path) -> str:
+    """Make an environment for a wheel with one extra, and run its example there. Returns how long each part took."""
     start = time.monotonic()
     place = folder / (extra or "core")
     names = make_environment(place / "env", wheel, extra)
@@ -136,14 +141,15 @@ def try_extra(wheel: Path, extra: str, folder: Path) -> None:
     work = place / "work"
     work.mkdir()
     shutil.copytree(folder / "data", work / "data")
-    print(f"{wheel.name}[{extra}]: {len(names)} packages in {time.monotonic() - start:.0f} s", flush=True)
+    told = [f"{wheel.name}[{extra}]: {len(names)} packages in {time.monotonic() - start:.0f} s"]
     for arguments in EXAMPLES[extra]:
         begin = time.monotonic()
         module = [] if arguments[0] == "-c" else ["-m", "focalnet_backbone"]
         run([str(python), "-W", "ignore", *module, *arguments], cwd=work)
         shown = " ".join(["python" if arguments[0] == "-c" else "focalnet", *arguments])
-        print(f"  {time.monotonic() - begin:5.1f} s  {shown[:110]}", flush=True)
+        told.append(f"  {time.monotonic() - begin:5.1f} s  {shown[:110]}")
     shutil.rmtree(place)
+    return "\n".join(told)
 
 
 def make_environment(place: Path, wheel: Path, extra: str) -> list[str]:
@@ -154,8 +160,8 @@ def make_environment(place: Path, wheel: Path, extra: str) -> list[str]:
     if "detectron2" in extra or extra == "all":
         wanted.append(Requirement(DETECTRON2))
     found = closure(wanted)
-    for distribution in found.values():
-        link(distribution, site)
+    for name in found:
+        link(name, site)
     pip = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"), "--disable-pip-version-check"]
     run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)])
     return sorted(found)
@@ -202,25 +208,36 @@ def closure(wanted: list[Requirement]) -> dict[str, metadata.Distribution]:
     return found
 
 
-def link(distribution: metadata.Distribution, site: Path) -> None:
+def link(name: str, site: Path) -> None:
     """Put a package's files into another environment, by hard links where that is possible."""
-    for file in distribution.files or ():
-        source = Path(str(distribution.locate_file(file)))
-        if ".." in file.parts or not source.is_file():  # Programs, and what was compiled and removed since.
-            continue
-        target = site / file
-        target.parent.mkdir(parents=True, exist_ok=True)
+    made = set()
+    for source, place in installed_files(name):
+        target = os.path.join(site, place)
+        folder = os.path.dirname(target)
+        if folder not in made:
+            os.makedirs(folder, exist_ok=True)
+            made.add(folder)
         try:
             os.link(source, target)
         except FileExistsError:
             continue
         except OSError:
-            target.symlink_to(source)
+            os.symlink(source, target)
+
+
+@functools.cache
+def installed_files(name: str) -> list[tuple[str, str]]:
+    """The files of a package that is installed here, each with its place in an environment."""
+    distribution = metadata.distribution(name)
+    files = [(str(distribution.locate_file(file)), str(file)) for file in distribution.files or ()]
+    # Without programs, and what was compiled and removed since.
+    return [(source, place) for source, place in files if ".." not in place and os.path.isfile(source)]
 
 
 def run(command: list[str], cwd: Path | None = None) -> None:
     """Run a program without this repository in its way. Raises `CalledProcessError` after showing what it said."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment.setdefault("OMP_NUM_THREADS", "1")  # Others run at the same time.
     ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
     if ended.returncode:
         print(ended.stdout[-2000:], ended.stderr[-3000:], sep="\n", file=sys.stderr)

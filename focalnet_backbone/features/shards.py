@@ -254,16 +254,19 @@ class _Output:
         self.store = Store(job.out)
         self._stack = contextlib.ExitStack()
         self._sink: Any = None
+        self._given_up = False
 
     def write(self, rows: Rows) -> None:
         """Add rows."""
-        self._open()
-        self._sink.write(rows)
+        with self._giving_up_on_error():
+            self._open()
+            self._sink.write(rows)
 
     def publish(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Put the shard in its place, and its manifest after it."""
-        self._open()
-        self._sink.close()
+        """Put the shard in its place, and its manifest after it; not if rows of it could not be written."""
+        with self._giving_up_on_error():
+            self._open()
+            self._sink.close()
         # An older manifest would be about what is replaced now.
         self.store.remove(f"{MANIFESTS}/{self.name}.json")
         self._stack.close()
@@ -273,11 +276,26 @@ class _Output:
 
     def abandon(self) -> None:
         """Leave nothing."""
+        if not self._given_up:
+            self._give_up(RuntimeError("given up"))
+
+    @contextlib.contextmanager
+    def _giving_up_on_error(self) -> Iterator[None]:
+        if self._given_up:  # The first error is the one that is told.
+            raise RuntimeError(f"{self.name} was given up")
+        try:
+            yield
+        except Exception as error:
+            self._give_up(error)
+            raise
+
+    def _give_up(self, error: Exception) -> None:
+        """Remove what there is of the shard. Raises the error anew where that can tell the shard's name."""
+        self._given_up = True
         if self._sink is not None:
             with contextlib.suppress(Exception):
                 self._sink.close()
-        given_up = RuntimeError("given up")
-        self._stack.__exit__(RuntimeError, given_up, None)
+        self._stack.__exit__(type(error), error, error.__traceback__)
 
     def _open(self) -> None:
         if self._sink is None:

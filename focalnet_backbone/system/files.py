@@ -141,7 +141,8 @@ def _naming(path: Path, unfinished: Path | None = None) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         number = getattr(error, "errno", None)
-        if isinstance(error, OSError) and error.filename not in (None, str(unfinished), unfinished):
+        is_elsewhere = isinstance(error, OSError) and error.filename is not None
+        if is_elsewhere and not (unfinished and str(error.filename).startswith(str(unfinished))):
             if number == errno.ENAMETOOLONG or unfinished is None:
                 raise OSError(number, error.strerror, str(path)) from error
             raise

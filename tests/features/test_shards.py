@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import random
@@ -23,6 +24,7 @@ from focalnet_backbone import FeaturePyramid
 from focalnet_backbone.features.batches import Photo, SizeBuffer
 from focalnet_backbone.features.dataset import FeatureDataset, FeatureStream
 from focalnet_backbone.features.pooling import Boxes
+from focalnet_backbone.features.sinks import SINKS
 from focalnet_backbone.features.sources import find_shards
 from tests.features.shard_inputs import (
     content_below,
@@ -324,6 +326,42 @@ def test_the_tool_answers_wrong_arguments_in_one_line(tmp_path, monkeypatch, run
     (line,) = errors.splitlines()
     assert status == 2
     assert re.match(f"extract_features.py: .*{message}", line)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, ".files"])
+@pytest.mark.parametrize("fails", ["first", "second", "close"])
+def test_a_shard_that_could_not_be_written_whole_is_never_published(
+    extractor, shards, tmp_path, monkeypatch, kind, fails
+):
+    """As on a disk that is full for some maps, and has room for what is smaller."""
+    name = kind.removeprefix(".")
+    usual, calls = SINKS[name], []
+
+    class FullDisk(usual):
+        def write(self, rows):
+            calls.append(rows)
+            if len(calls) == {"first": 1, "second": 2}.get(fails):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().write(rows)
+
+        def close(self):
+            super().close()
+            if fails == "close":
+                raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
+
+    monkeypatch.setitem(SINKS, name, FullDisk)
+    out = tmp_path / f"out{kind}"
+    pool = "none" if kind == ".files" else "gap"
+    place = re.escape(str(out / shards[0].name))
+    with pytest.raises(OSError, match=rf"No space left on device: '{place}"):
+        run(extractor, shards[:1], out, pool=pool, batch_size=2)
+    assert sorted(path.name for path in out.rglob("*") if path.is_file()) in (
+        ["_focalnet.json"],
+        ["_focalnet.json", "zarr.json"],
+    )
+    monkeypatch.setitem(SINKS, name, usual)
+    assert run(extractor, shards[:1], out, pool=pool, batch_size=2).rows == 7
+    assert len(FeatureDataset(out)) == 7
 
 
 KILLS = 6
