@@ -23,6 +23,7 @@ from focalnet_backbone.detectron2.jobs import load_yaml
 from focalnet_backbone.features.dataset import FeatureDataset
 from focalnet_backbone.features.manifests import DESCRIPTION
 from focalnet_backbone.features.pooling import Boxes
+from focalnet_backbone.features.sources import find_shards
 from focalnet_backbone.models.image_processor import FocalNetImageProcessor
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.openmmlab.own_data import read_categories
@@ -96,6 +97,12 @@ JSON_ENTRANCES: dict[str, Callable[[Path], object]] = {
     "any": read_json,
 }
 
+SHARDS: dict[str, Callable[[Path], object]] = {
+    "tar": lambda path: list(find_shards([str(path.rename(path.with_suffix(".tar")))])[0].read()),
+    "Parquet": lambda path: find_shards([str(path.rename(path.with_suffix(".parquet")))]),
+    "list": lambda path: find_shards([str(path.rename(path.with_suffix(".txt")))]),
+}
+
 
 @pytest.mark.parametrize("kind", YAMLS)
 @pytest.mark.parametrize("entrance", YAML_ENTRANCES)
@@ -139,12 +146,14 @@ def test_a_header_of_safetensors_that_is_hostile_is_none_of_ours(tmp_path):
     assert not is_own(tmp_path / "a.safetensors")
 
 
-@pytest.mark.parametrize("entrance", [name for name in (*YAML_ENTRANCES, *JSON_ENTRANCES) if name != "mmengine"])
+@pytest.mark.parametrize(
+    "entrance", [name for name in (*YAML_ENTRANCES, *JSON_ENTRANCES, *SHARDS) if name != "mmengine"]
+)
 def test_a_pipe_is_not_waited_for(tmp_path, entrance):
     path = tmp_path / ("given.yaml" if entrance in YAML_ENTRANCES else "given.json")
     os.mkfifo(path)
     with pytest.raises((OSError, ValueError, CheckpointError), match=r"is a pipe|none at|no "):
-        {**YAML_ENTRANCES, **JSON_ENTRANCES}[entrance](path)
+        {**YAML_ENTRANCES, **JSON_ENTRANCES, **SHARDS}[entrance](path)
 
 
 @pytest.mark.parametrize(("path", "words"), [("/dev/zero", "is a device"), (".", "is a folder"), ("none", "No such")])

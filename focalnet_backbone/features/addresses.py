@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from focalnet_backbone.system.command_line import one_line
 from focalnet_backbone.system.files import UNFINISHED
+from focalnet_backbone.system.inputs import check_file
 
 
 class SourceError(OSError):
@@ -25,12 +26,13 @@ def is_address(path: str) -> bool:
 
 @contextlib.contextmanager
 def open_address(path: str) -> Iterator[IO[bytes]]:
-    """A file at a path or an address, to read. Raises `SourceError` for one that cannot be opened."""
+    """A file at a path or an address, to read. Raises `OSError` for one that cannot be opened, or is a pipe."""
     if is_address(path):
         with reaching(path):
             system, place = filesystem(path)
             file = system.open(path if place is None else place, "rb")
     else:
+        check_file(path)
         file = open(path, "rb")  # noqa: SIM115
     with file:
         yield file
