@@ -44,7 +44,9 @@ def coco_facts(path: str) -> dict[str, Any]:
 def _read_facts(path: str) -> dict[str, Any]:
     try:
         content = read_json(path, most=None)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return {"broken": f"cannot be read: {error.strerror}"}
+    except ValueError as error:
         return {"broken": str(error).removeprefix(f"{path} ")}
     wrong = _wrong_form(content)
     return {"broken": f"is not in COCO's detection format: {wrong}"} if wrong else _File(content).facts()

@@ -75,7 +75,8 @@ def _names_config(argument: str) -> bool:
     """Whether an argument is a config by its ending, or by its name one of this package's."""
     if argument.startswith("-") or "=" in argument:
         return False
-    return argument.endswith(SUFFIXES) or any(argument in (name, Path(name).stem) for name in list_configs())
+    forms = ((name, str(Path(name).with_suffix("")), Path(name).stem) for name in list_configs())
+    return argument.endswith(SUFFIXES) or any(argument in names for names in forms)
 
 
 def _train_detectron2(config: Path, arguments: list[str]) -> int:

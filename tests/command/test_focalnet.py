@@ -213,6 +213,7 @@ def handed_on(monkeypatch):
             "train_net",
             ["--config-file", "detectron2/mask_rcnn_focalnet_sample.yaml", "--num-gpus", "2", "SEED", "1"],
         ),
+        (["train", "mmdet/mask_rcnn_focalnet_sample"], "train", ["mmdet/mask_rcnn_focalnet_sample.py"]),
         (
             ["train", "--config-file", "mask_rcnn_focalnet_sample.yaml"],
             "train_net",
