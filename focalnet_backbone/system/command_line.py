@@ -112,8 +112,10 @@ def _file_in_hand(error: OSError) -> str | None:
     for frame, _ in traceback.walk_tb(error.__traceback__ if error.errno in _OF_DISKS else None):
         held = [*frame.f_locals.values()]
         held += getattr(frame.f_locals.get("self"), "__dict__", {}).values()
-        names = [value.name for value in held if isinstance(value, io.IOBase) and hasattr(value, "name")]
-        found = next((name for name in reversed(names) if isinstance(name, str)), found)
+        names = [getattr(value, "name", None) for value in held if isinstance(value, io.IOBase)]
+        names = [os.fsdecode(name) for name in names if isinstance(name, str | bytes)]
+        # Not of the terminal's streams, which many hold and whose names are in angles.
+        found = next((name for name in reversed(names) if not name.startswith("<")), found)
     return found
 
 
@@ -234,7 +236,7 @@ def _leave_out_what_was_said(tool: str) -> None:
             of_exit(failed)
 
     threading.excepthook = say_of_thread
-    atexit.register(setattr, sys, "unraisablehook", say_at_exit)
+    sys.unraisablehook = say_at_exit
 
 
 def say_interrupted(tool: str, stop: KeyboardInterrupt, remark: str = "") -> int:
