@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def estimate(
     size: tuple[int, int] | None = None,
     batch_size: int | None = None,
     options: dict[str, Any] | None = None,
-    probes: tuple[int, int] = (128, 256),
+    probes: tuple[int, int] | None = None,
 ) -> TrainingMemory:
     """What the training of a config of mmsegmentation or mmdetection takes.
 
@@ -93,7 +94,8 @@ def estimate(
         size: height and width of the images; by default as the config trains, 800x1333 where it does not tell.
         batch_size: of a GPU; by default the config's.
         options: values that replace the config's, such as `{"model.backbone.with_cp": True}`.
-        probes: sides of the images that it is measured with, in pixels.
+        probes: sides of the images that it is measured with, in pixels; by default 128 and 256, or the smallest that
+            have a place for each query of a detector that chooses its queries among the places.
 
     Raises what `load_config` raises, and `ValueError` for an optimizer that is not known.
     """
@@ -106,7 +108,7 @@ def estimate(
     batch_size = batch_size or cfg.train_dataloader.batch_size
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     tensors = [*model.parameters(), *model.buffers()]
-    small, large = ((side * side, _kept(model, side)) for side in probes)
+    small, large = ((side * side, _kept(model, side)) for side in probes or _probes(model))
     growth = (large[1] - small[1]) / (large[0] - small[0])
     an_image = small[1] + growth * (size[0] * size[1] - small[0])
     return TrainingMemory(
@@ -128,6 +130,14 @@ def _build(cfg: Config) -> nn.Module:
     model.eval()
     model.backbone.train()
     return model
+
+
+def _probes(model: nn.Module) -> tuple[int, int]:
+    if not getattr(model, "as_two_stage", False):
+        return 128, 256
+    # Places at stride 8; there are more at the others.
+    side = max(128, 64 * math.ceil(8 * math.sqrt(model.num_queries) / 64))
+    return side, side + 128
 
 
 def _kept(model: nn.Module, side: int) -> int:
