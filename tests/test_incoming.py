@@ -20,6 +20,7 @@ from focalnet_backbone.checkpoints.files import read_folder
 from focalnet_backbone.command.benchmark import read_report
 from focalnet_backbone.command.import_labels import read_labels
 from focalnet_backbone.detectron2.jobs import load_yaml
+from focalnet_backbone.export.formats import open_session
 from focalnet_backbone.features.dataset import FeatureDataset
 from focalnet_backbone.features.manifests import DESCRIPTION
 from focalnet_backbone.features.pooling import Boxes
@@ -97,9 +98,10 @@ JSON_ENTRANCES: dict[str, Callable[[Path], object]] = {
     "any": read_json,
 }
 
-SHARDS: dict[str, Callable[[Path], object]] = {
+FILES: dict[str, Callable[[Path], object]] = {
     "tar": lambda path: list(find_shards([str(path.rename(path.with_suffix(".tar")))])[0].read()),
     "Parquet": lambda path: find_shards([str(path.rename(path.with_suffix(".parquet")))]),
+    "ONNX": open_session,
     "list": lambda path: find_shards([str(path.rename(path.with_suffix(".txt")))]),
 }
 
@@ -147,13 +149,13 @@ def test_a_header_of_safetensors_that_is_hostile_is_none_of_ours(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "entrance", [name for name in (*YAML_ENTRANCES, *JSON_ENTRANCES, *SHARDS) if name != "mmengine"]
+    "entrance", [name for name in (*YAML_ENTRANCES, *JSON_ENTRANCES, *FILES) if name != "mmengine"]
 )
 def test_a_pipe_is_not_waited_for(tmp_path, entrance):
     path = tmp_path / ("given.yaml" if entrance in YAML_ENTRANCES else "given.json")
     os.mkfifo(path)
     with pytest.raises((OSError, ValueError, CheckpointError), match=r"is a pipe|none at|no "):
-        {**YAML_ENTRANCES, **JSON_ENTRANCES, **SHARDS}[entrance](path)
+        {**YAML_ENTRANCES, **JSON_ENTRANCES, **FILES}[entrance](path)
 
 
 @pytest.mark.parametrize(("path", "words"), [("/dev/zero", "is a device"), (".", "is a folder"), ("none", "No such")])

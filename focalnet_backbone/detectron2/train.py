@@ -150,6 +150,13 @@ class LastingCheckpointer(hooks.PeriodicCheckpointer):
             numbered = sorted((int(match[1]), str(path)) for path, match in found.items() if match)
             self.recent_checkpoints = [path for iteration, path in numbered if iteration < start_iter]
 
+    def before_train(self) -> None:
+        """Write the final checkpoint if all iterations are done: a kill may have come before it was."""
+        super().before_train()
+        if self.trainer.start_iter == self.trainer.max_iter:
+            self.trainer.iter = self.trainer.max_iter - 1
+            self.checkpointer.save("model_final", iteration=self.trainer.iter)
+
     def after_step(self) -> None:
         """Save, if it is time, and then remove what is too many: a kill may have left one more."""
         super().after_step()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from focalnet_backbone.export.sources import INPUT, Exportable
 from focalnet_backbone.system.command_line import first_line
+from focalnet_backbone.system.inputs import check_file
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "aoti": ".pt2", "torchscript": ".pt"}
 """Ending of a file of each format."""
@@ -70,7 +71,8 @@ def open_file(target: str, path: Path) -> Run:
 
 
 def open_session(path: str | Path, threads: int | None = None) -> Any:
-    """An ONNX file in onnxruntime, on as many threads as torch uses. Raises `ValueError` if it is not one."""
+    """An ONNX file in onnxruntime, on as many threads as torch uses. Raises `OSError` or `ValueError` if it is none."""
+    check_file(path)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -129,7 +131,9 @@ def _write_torchscript(exportable: Exportable, path: Path, example: Tensor, free
         raise ValueError("TorchScript keeps the size that it was traced with: name it (--size HEIGHTxWIDTH)")
     with torch.no_grad():
         traced = torch.jit.trace(exportable.module, example, check_trace=False)
-    torch.jit.save(traced, str(path), _extra_files={METADATA: json.dumps(exportable.describe())})
+    content = io.BytesIO()  # On a disk that is full, PyTorch's own writer ends the process.
+    torch.jit.save(traced, content, _extra_files={METADATA: json.dumps(exportable.describe())})
+    path.write_bytes(content.getbuffer())
 
 
 @contextlib.contextmanager

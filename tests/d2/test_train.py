@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,15 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(sample, tmp_path, trained
     run_command(arguments(sample, out, "--resume", splits=("train",)))
     assert same_training(out, trained)
     assert not list(out.glob(".unfinished*"))
+
+
+def test_a_run_that_was_killed_before_its_final_checkpoint_gets_it(sample, tmp_path, trained):
+    out = shutil.copytree(trained, tmp_path / "out")
+    (out / "model_final.pth").unlink()
+    (out / "last_checkpoint").write_text("model_0000005.pth")
+    run_command(arguments(sample, out, "--resume", splits=("train",)))
+    assert same_training(out, trained)
+    assert (out / "last_checkpoint").read_text() == "model_final.pth"
 
 
 SIGTERM_IN_AN_ITERATION = IN_AN_ITERATION.replace("SIGKILL", "SIGTERM")
@@ -362,7 +372,7 @@ def test_checkpoints_of_before_a_resume_count_among_those_to_keep(tmp_path, tiny
         checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
     (tmp_path / "model_best.pth").write_bytes(b"")
     hook = train_module.LastingCheckpointer(checkpointer, period=2, max_to_keep=2, start_iter=6)
-    hook.trainer = SimpleNamespace(iter=6, max_iter=20)
+    hook.trainer = SimpleNamespace(iter=6, start_iter=0, max_iter=20)
     hook.before_train()
     hook.after_step()
     assert len(list(tmp_path.glob("model_0*.pth"))) == 3
