@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import focalnet_backbone.openmmlab  # noqa: F401  # isort: skip  (lets mmdet be imported)
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from mmengine.structures import InstanceData
 from PIL import Image
 
+from focalnet_backbone.command import export, predict
+from focalnet_backbone.export.sources import open_exportable
 from focalnet_backbone.features.predictions import no_class
 from focalnet_backbone.openmmlab.deploy import open_graph
 from focalnet_backbone.openmmlab.predict import OpenMMLabPredictor
@@ -63,3 +66,17 @@ def _check_instances(found: dict[str, torch.Tensor], expected: InstanceData) -> 
     assert torch.equal(found["labels"][order], expected.labels[wanted])
     torch.testing.assert_close(found["boxes"][order], expected.bboxes[wanted])
     assert (found["masks"][order].bool() != expected.masks[wanted]).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("model", ["semantic"], indirect=True)
+def test_a_file_predicts_the_labels_of_the_framework(model, photos, tmp_path):
+    path = tmp_path / "model.onnx"
+    arguments = [*map(str, model), "--to", "onnx", "--out", str(path), "--size", "61x93"]
+    assert export.main(arguments) == 0
+    photo = str(photos[1])
+    assert predict.main([*map(str, model), photo, "--out", str(tmp_path / "eager")]) == 0
+    assert predict.main([str(path), photo, "--out", str(tmp_path / "onnx")]) == 0
+    expected, found = (np.asarray(Image.open(tmp_path / kind / "1.png")) for kind in ("eager", "onnx"))
+    assert (expected != found).mean() < 1e-3
+    told = json.loads((tmp_path / "model_report.json").read_text())
+    assert told["outputs"] == list(open_exportable(*map(str, model)).outputs)
