@@ -40,8 +40,10 @@ class QueriedBoxes(nn.Module):
             raise ValueError(f"a {kind} of mmdetection with a {type(head).__name__} cannot be exported")
         if model.data_preprocessor.pad_size_divisor != 1:
             raise ValueError(f"a {kind} of padded photos (data_preprocessor.pad_size_divisor) cannot be exported")
-        self.transformer = model
-        attend_to_sizes(model)
+        self.transformer = attend_to_sizes(model)
+        # Theirs are of linspace, for which exporters must know the sizes.
+        model.encoder.get_encoder_reference_points = _reference_points
+        model.gen_encoder_output_proposals = self._propose
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes `(n, 4)` in an input of a size, scores and labels `(n,)`, the best first."""
@@ -61,6 +63,32 @@ class QueriedBoxes(nn.Module):
         logits, boxes = model.bbox_head(**decoded)
         found = model.bbox_head._predict_by_feat_single(logits[-1][0], boxes[-1][0], {"img_shape": size}, rescale=False)
         return found.bboxes, found.scores, found.labels
+
+    def _propose(self, memory: Tensor, memory_mask: None, spatial_shapes: Sizes) -> tuple[Tensor, Tensor]:
+        """`gen_encoder_output_proposals`: what is known of each place, and a box there before the sigmoid."""
+        model = self.transformer
+        torch._check(memory.shape[1] >= model.num_queries)
+        widths = [
+            torch.full((height * width, 2), 0.05 * 2.0**level) for level, (height, width) in enumerate(spatial_shapes)
+        ]
+        boxes = torch.cat([_centres(spatial_shapes), torch.cat(widths)], dim=-1)[None].to(memory)
+        inside = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
+        known = model.memory_trans_norm(model.memory_trans_fc(memory.masked_fill(~inside, 0.0)))
+        return known, torch.log(boxes / (1 - boxes)).masked_fill(~inside, torch.inf)
+
+
+def _reference_points(spatial_shapes: Sizes, valid_ratios: Tensor, device: torch.device) -> Tensor:
+    """`get_encoder_reference_points`: the centre of each place, for every level: `(N, places, levels, 2)`."""
+    return _centres(spatial_shapes).to(device)[None, :, None] * valid_ratios[:, None]
+
+
+def _centres(sizes: Sizes) -> Tensor:
+    """The centres of all places of maps, as x, y from 0 to 1: `(sum of H * W, 2)`."""
+    centres = []
+    for height, width in sizes:
+        x, y = (torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height
+        centres.append(torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width)], dim=-1).reshape(-1, 2))
+    return torch.cat(centres)
 
 
 def attend_to_sizes(model: nn.Module) -> nn.Module:
