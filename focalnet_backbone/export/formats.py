@@ -113,7 +113,9 @@ def _write_onnx(program: torch.export.ExportedProgram, exportable: Exportable, p
 
 
 def _write_pt2(program: torch.export.ExportedProgram, exportable: Exportable, path: Path) -> None:
-    torch.export.save(program, str(path), extra_files={METADATA: json.dumps(exportable.describe())})
+    content = io.BytesIO()  # On a disk that is full, PyTorch's own writer ends the process.
+    torch.export.save(program, content, extra_files={METADATA: json.dumps(exportable.describe())})
+    path.write_bytes(content.getbuffer())
 
 
 def _write_aoti(program: torch.export.ExportedProgram, exportable: Exportable, path: Path) -> None:
@@ -131,7 +133,7 @@ def _write_torchscript(exportable: Exportable, path: Path, example: Tensor, free
         raise ValueError("TorchScript keeps the size that it was traced with: name it (--size HEIGHTxWIDTH)")
     with torch.no_grad():
         traced = torch.jit.trace(exportable.module, example, check_trace=False)
-    content = io.BytesIO()  # On a disk that is full, PyTorch's own writer ends the process.
+    content = io.BytesIO()  # As for pt2.
     torch.jit.save(traced, content, _extra_files={METADATA: json.dumps(exportable.describe())})
     path.write_bytes(content.getbuffer())
 

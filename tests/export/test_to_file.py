@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,15 @@ class _Forgetful(nn.Module):
 
     def forward(self, images):
         return (images * (1.0 if torch.compiler.is_exporting() else 1.1),)
+
+
+@pytest.mark.parametrize("target", ["pt2", "torchscript"])
+@pytest.mark.usefixtures("small_files")
+def test_a_full_disk_is_told_and_ends_no_process(backbone, tmp_path, target):
+    path = tmp_path / f"model{SUFFIXES[target]}"
+    with pytest.raises(OSError, match=re.escape(f"File too large: '{path}'")):
+        export_to_file(from_backbone(backbone), target, path, size=(16, 24))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("target", ["onnx", "pt2"])
