@@ -237,7 +237,13 @@ class _File:
 
 
 def _are_numbers(values: list) -> bool:
-    return all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    if not {int, float}.issuperset(map(type, values)):
+        return False
+    try:
+        # Finite only if all are, and told sooner; that of large numbers need not be.
+        return math.isfinite(sum(values)) or all(map(math.isfinite, values))
+    except OverflowError:  # Of an integer that no float can hold.
+        return False
 
 
 def _differs(box: list[float], outline: Any) -> bool:

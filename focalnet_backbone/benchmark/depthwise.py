@@ -7,6 +7,7 @@ On a GPU, which of them is fastest depends on layout, type, size and pass. This 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from focalnet_backbone.benchmark.timing import calls_per_timing, time_once
 from focalnet_backbone.fast import kernels
+from focalnet_backbone.system.command_line import fail, parse, program
+from focalnet_backbone.system.devices import choose_device
 
 SHAPES = ((32, 128, 128, 96), (32, 64, 64, 192), (32, 32, 32, 384), (32, 16, 16, 768))
 """Maps `(N, H, W, C)` of FocalNet-T for 32 images of 512x512."""
@@ -94,6 +97,21 @@ def _milliseconds(run: Callable[[], object], device: torch.device, trials: int) 
     return 1e3 * median(time_once(run, device, calls) for _ in range(trials))
 
 
-if __name__ == "__main__":
-    for line in measure_depthwise(torch.device(sys.argv[1]), getattr(torch, sys.argv[2])):
+@program("depthwise.py")
+def main() -> int:
+    """Run the command line; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("device", help="cpu, cuda, ...")
+    parser.add_argument("dtype", choices=["float32", "bfloat16", "float16"])
+    args = parse(parser)
+    try:
+        device = choose_device(args.device)
+    except ValueError as error:
+        return fail("depthwise.py", error)
+    for line in measure_depthwise(device, getattr(torch, args.dtype)):
         print(line, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -72,9 +72,9 @@ def main(arguments: Sequence[str]) -> int:
                     exportable, (size, size), args.contenders, files, rounds=args.rounds, seconds=args.seconds
                 )
                 print(f"{size}x{size}\n{format_formats(results[size])}", flush=True)
+                if args.json:
+                    with result_file(args.json) as unfinished:
+                        unfinished.write_text(json.dumps({"environment": environment, "sizes": results}))
     except (CheckpointError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         return fail(TOOL, error)
-    if args.json:
-        with result_file(args.json) as unfinished:
-            unfinished.write_text(json.dumps({"environment": environment, "sizes": results}), encoding="utf-8")
     return 0

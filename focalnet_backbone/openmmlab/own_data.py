@@ -11,10 +11,10 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
+from focalnet_backbone.annotations.coco import coco_facts
 from focalnet_backbone.features.images import IMAGE_SUFFIXES
 from focalnet_backbone.openmmlab.sizes import kind_of, pipelines_of, set_size, steps_of
 from focalnet_backbone.own_data import UNLABELLED, OwnData, Split, find_suffixes, list_classes, palette
-from focalnet_backbone.system.inputs import read_json
 from focalnet_backbone.system.spelling import closest
 
 LOADERS = {"train": ("train",), "val": ("val", "test")}
@@ -190,14 +190,15 @@ _KINDS: dict[str, tuple[str, str, Callable[[Config, OwnData, list[str]], int]]] 
 
 def read_categories(annotations: Path) -> list[str]:
     """Names of the classes of a COCO file, in its order, which is mmdetection's. Raises `ValueError`."""
-    try:
-        content = read_json(annotations, most=None)
-        names = [category["name"] for category in content["categories"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{annotations} is not in COCO's format: {type(error).__name__}: {error}") from error
-    if not names:
-        raise ValueError(f"{annotations} names no class")
-    return names
+    facts = coco_facts(str(annotations))
+    if "broken" in facts:
+        raise ValueError(f"{annotations} {facts['broken']}")
+    odd = next(
+        (what for what in facts["odd"] if what.startswith("categories without") or what == "category names"), None
+    )
+    if odd is not None:
+        raise ValueError(f"{annotations} has {odd}: {', '.join(facts['odd'][odd][1])}")
+    return [name for _, name, *_ in facts["categories"]]
 
 
 def choose_classes(data: OwnData, names: list[str]) -> list[str]:

@@ -75,6 +75,7 @@ ERRORS = {
     "empty bbox": (first(bbox=[]), "1 annotation whose bbox is not four numbers: annotation 3"),
     "box of NaN": (first(bbox=[1, 2, math.nan, 4]), "1 annotation whose bbox is not four numbers: annotation 3"),
     "infinite box": (first(bbox=[1, 2, math.inf, 4]), "1 annotation whose bbox is not four numbers: annotation 3"),
+    "box of no float": (first(bbox=[1, 2, 10**400, 4]), "1 annotation whose bbox is not four numbers: annotation 3"),
     "negative box": (first(bbox=[9, 9, -4, 4]), "1 box of negative width or height: annotation 3 of 002.png"),
     "box outside": (first(bbox=[400, 9, 4, 4]), "1 box outside of the photo: annotation 3 of 002.png"),
     "boxes by corners": (boxes(lambda x, y, w, h: [x, y, x + w, y + h]), r"boxes look like \[x1, y1, x2, y2\]"),

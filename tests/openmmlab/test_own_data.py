@@ -15,10 +15,11 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from PIL import Image
 
+from focalnet_backbone.annotations import coco
 from focalnet_backbone.command import test as test_tool
 from focalnet_backbone.command import train as train_tool
 from focalnet_backbone.data_check.openmmlab import check_config
-from focalnet_backbone.openmmlab.own_data import RenumberLoadedLabels, use_own_data
+from focalnet_backbone.openmmlab.own_data import RenumberLoadedLabels, read_categories, use_own_data
 from focalnet_backbone.openmmlab.runners import load_config
 from focalnet_backbone.own_data import OwnData, Split
 from tests.openmmlab.conftest import ROOT, SAMPLE_CONFIG
@@ -183,6 +184,28 @@ def test_coco_files_of_different_classes_are_refused(objects, tmp_path):
     other = OwnData(objects.train, Split(objects.val.images, annotations=tmp_path / "val.json"))
     with pytest.raises(ValueError, match="have different classes, or in another order"):
         load_config(ROOT / "configs" / DETECTORS[0], None, other)
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        ([], "its list of 'categories' is empty"),
+        ([{"id": 1}], "has categories without 'name': entry 0"),
+        ([{"id": 1, "name": 3}], "has category names: category 1"),
+    ],
+)
+def test_categories_without_a_name_are_told_with_the_file(tmp_path, categories, message):
+    file = tmp_path / "a.json"
+    images = [{"id": 1, "file_name": "1.jpg", "width": 4, "height": 4}]
+    file.write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
+    with pytest.raises(ValueError, match=f"{file}.*{message}"):
+        read_categories(file)
+
+
+def test_a_coco_file_is_read_once_for_its_classes_and_its_check(objects, monkeypatch):
+    names = read_categories(objects.train.annotations)
+    monkeypatch.setattr(coco, "read_json", None)
+    assert read_categories(objects.train.annotations) == names
 
 
 def test_a_class_that_a_coco_file_lacks_is_named(objects):
