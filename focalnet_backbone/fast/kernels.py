@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from focalnet_backbone.system.switches import read_variable
+
 # oneDNN's forward kernel for depth-wise convolutions spills its registers from this size on, and the one for gradients
 # of the input, which computes the same with a mirrored kernel, does not: 2.3 ms and 1.3 ms for 13x13 on 32x32x384.
 _MIRRORED_FROM = 11
@@ -43,9 +45,7 @@ def triton_kernels(x: Tensor) -> ModuleType | None:
         ImportError: they are asked for, and Triton is not installed.
         ValueError: the environment variable has another value than 0 and 1.
     """
-    asked = os.environ.get(TRITON_SWITCH, "")
-    if asked not in ("", "0", "1"):
-        raise ValueError(f"{TRITON_SWITCH} must be 0 or 1, got {asked!r}")
+    asked = read_variable(TRITON_SWITCH, ("0", "1"), "0")
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if asked != "1" or not (x.is_cuda or interpreted) or x.dtype not in _TRITON_TYPES:
         return None

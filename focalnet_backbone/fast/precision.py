@@ -8,7 +8,6 @@ the times are kept in the package's folder of what is remembered (`system.facts`
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from focalnet_backbone.network.layers import Mlp
 from focalnet_backbone.network.modulation import FocalModulation
 from focalnet_backbone.system.facts import find_out, one_at_a_time
 from focalnet_backbone.system.processor import instruction_sets, processor_name
+from focalnet_backbone.system.switches import read_variable
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +61,7 @@ def autocast_to_leave(module: nn.Module, x: Tensor) -> torch.dtype | None:
 
 def _is_worth_it(dtype: str, training: bool) -> bool:
     """Whether to compute in a type of lower precision: by the environment variable, or by what was measured."""
-    switch = os.environ.get(SWITCH) or "auto"
-    if switch not in ("on", "off", "auto"):
-        raise ValueError(f"{SWITCH} must be on, off or auto, got {switch!r}")
+    switch = read_variable(SWITCH, ("on", "off", "auto"), "auto")
     return _is_faster(dtype, training) if switch == "auto" else switch == "on"
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from focalnet_backbone.system.interruption import Stopped, raise_on_signals
 from focalnet_backbone.system.packages import cure, is_known
+from focalnet_backbone.system.switches import VariableError
 
 _OF_DISKS = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
 """What is wrong where a file is open and cannot be written on to."""
@@ -191,6 +192,8 @@ def program(tool: str, *, resumed_by: str = "") -> Callable[[Callable[..., int]]
                 if error.filename is None and error.errno in _OF_DISKS and _file_in_hand(error) is None:
                     error = OSError(error.errno, error.strerror, "the standard output")
                     _silence(sys.stdout)
+                return fail(tool, error)
+            except VariableError as error:
                 return fail(tool, error)
             except (MemoryError, RuntimeError) as error:
                 if not (is_out_of_memory(error) or "DataLoader worker" in str(error)):

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from focalnet_backbone.command import main as focalnet
 from focalnet_backbone.system.command_line import fail, is_out_of_memory, one_line, parse
 
 
@@ -193,3 +194,18 @@ def test_a_signal_while_packages_are_imported_is_one_line(tmp_path):
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (143, "focalnet late: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FOCALNET_CPU_AUTOCAST", "maybe", "must be on, off or auto, got 'maybe'"),
+        ("FOCALNET_TRITON", "yes", "must be 0 or 1, got 'yes'"),
+    ],
+)
+def test_a_wrong_environment_variable_is_one_line(monkeypatch, capsys, tmp_path, name, value, message):
+    monkeypatch.setenv(name, value)
+    small = ["--set", "embed_dim=4", "--set", "depths=[1]", "--set", "focal_levels=[1]", "--set", "focal_windows=[3]"]
+    once = ["--size", "32", "--rounds", "1", "--measure", "autocast", "--json", str(tmp_path / "run.json")]
+    assert focalnet(["benchmark", "focalnet_tiny_srf", *small, *once]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"focalnet benchmark: {name} {message}"
