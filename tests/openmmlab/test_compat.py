@@ -7,12 +7,15 @@ import subprocess
 import sys
 from typing import Any
 
+import mmengine.config.config
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from yapf.yapflib.yapf_api import FormatCode
 
-import focalnet_backbone.openmmlab  # noqa: F401
+from focalnet_backbone.openmmlab.compat import format_configs_once
 from tests.openmmlab.conftest import ROOT
 
 
@@ -54,3 +57,21 @@ def test_a_checkpoint_cannot_call_anything_else(payload, tmp_path):
 def test_the_package_alone_imports_no_openmmlab():
     code = "import sys, focalnet_backbone; sys.exit(any(m.startswith(('mmengine', 'mmcv')) for m in sys.modules))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_config_is_formatted_once_and_anew_when_it_changes(monkeypatch):
+    formatted = []
+
+    def count(text: str, **options: Any) -> tuple[str, bool]:
+        formatted.append(text)
+        return FormatCode(text, **options)
+
+    monkeypatch.setattr(mmengine.config.config, "FormatCode", count)
+    format_configs_once()
+    config = Config({"a": 1, "b": {"c": [1, 2]}})
+    first = config.pretty_text
+    assert config.pretty_text == Config({"a": 1, "b": {"c": [1, 2]}}).pretty_text == first
+    assert len(formatted) == 1
+    config.b.c.append(3)
+    assert "[1,2,3,]" in "".join(config.pretty_text.split())
+    assert len(formatted) == 2

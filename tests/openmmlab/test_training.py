@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -181,6 +182,15 @@ def test_two_processes_train_and_test_on_the_cpu(tiny_options, tmp_path, capfd):
     test = ["bash", str(ROOT / "tools" / "dist_test.sh"), str(SAMPLE_CONFIG), str(checkpoint), "2", *work, *options]
     subprocess.run(test, cwd=tmp_path, env=environment(), check=True)
     assert "mIoU" in "".join(capfd.readouterr())
+
+
+def test_workers_end_with_their_training(run_training, tmp_path):
+    before = set(multiprocessing.active_children())
+    lasting = [
+        f"{name}_dataloader.{key}" for name in ("train", "val") for key in ("num_workers=1", "persistent_workers=1")
+    ]
+    assert run_training(tmp_path, options=tuple(lasting)) == 0
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_test_tool_prints_the_iou_of_each_class_and_saves_predictions(trained, tiny_options, tmp_path, capfd):

@@ -38,6 +38,12 @@ def test_activations_of_a_size_that_was_not_measured_are_those_that_it_keeps(con
     assert found.parameters >= 4 * numbers
 
 
+def test_a_detector_of_more_queries_than_a_small_image_has_places_is_measured():
+    config = FOLDER / SAMPLES["DINO"]
+    found = estimate(config, size=(256, 256), options={"model.num_queries": 400})  # An image of 128x128 has 336 places.
+    assert found.activations > 0
+
+
 def test_checkpointing_keeps_less_and_the_table_adds_up(capsys):
     config = SAMPLES["UPerNet"]
     assert main(["analyze", config, "--memory", "--size", "256"]) == 0
