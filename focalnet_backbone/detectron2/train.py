@@ -151,9 +151,10 @@ class LastingCheckpointer(hooks.PeriodicCheckpointer):
             self.recent_checkpoints = [path for iteration, path in numbered if iteration < start_iter]
 
     def before_train(self) -> None:
-        """Write the final checkpoint if all iterations are done: a kill may have come before it was."""
+        """Write the final checkpoint if all iterations are done but it is not there: a kill may have come before it."""
         super().before_train()
-        if self.trainer.start_iter == self.trainer.max_iter:
+        last = Path(self.checkpointer.get_checkpoint_file()).name
+        if self.trainer.start_iter == self.trainer.max_iter and last != "model_final.pth":
             self.trainer.iter = self.trainer.max_iter - 1
             self.checkpointer.save("model_final", iteration=self.trainer.iter)
 

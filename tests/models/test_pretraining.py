@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def loss_curve(out: Path) -> dict[int, float]:
 
 
 def run(photographs: Path, out: Path, recipe: Recipe = RECIPE, config: FocalNetConfig = CONFIG, **knobs) -> int:
+    if knobs.get("resume"):  # TensorBoard orders the files of a process by the second that they were opened in.
+        time.sleep(1)
     return pretrain(config, photographs, out, recipe, **{"workers": 0, "device": "cpu", **knobs})
 
 
