@@ -16,12 +16,22 @@ from focalnet_backbone.features.predictions import (
     FoundObject,
     Prediction,
     Predictor,
+    UnfitImage,
     draw_objects,
     encode_mask,
     no_class,
     paint_labels,
 )
+from focalnet_backbone.system.command_line import first_line
 from focalnet_backbone.system.inputs import parse_json
+
+_TOLD = {
+    "features": (),
+    "classification": ("classes",),
+    "segmentation": ("classes", "palette"),
+    "detection": ("outputs", "classes", "category_ids"),
+}
+"""Lists in the metadata of a file for each task."""
 
 
 class _OnPhotos:
@@ -40,16 +50,22 @@ class _OnPhotos:
         self.fixed = [side for side in self.session.get_inputs()[0].shape[1:3] if isinstance(side, int)]
 
     def run(self, path: str | Path, image: np.ndarray, output: str) -> np.ndarray:
-        """An output for an image `(H, W, 3)`. Raises `ValueError` if the file takes another size alone."""
+        """An output for an image `(H, W, 3)`. Raises `UnfitImage` as `run_all` does."""
         return self.run_all(path, image, [output])[0][0]
 
     def run_all(self, path: str | Path, image: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
-        """Outputs for an image `(H, W, 3)` as the file gives them. Raises `ValueError` as `run` does."""
-        if self.fixed and [*image.shape[:2]] != self.fixed:
-            height, width = image.shape[:2]
+        """Outputs for an image `(H, W, 3)` as the file gives them.
+
+        Raises `UnfitImage` if the file takes another size alone, or fails at this one.
+        """
+        height, width = image.shape[:2]
+        if self.fixed and [height, width] != self.fixed:
             only = "x".join(map(str, self.fixed))
-            raise ValueError(f"{path} is {height}x{width}, but the model takes {only} alone")
-        return self.session.run(outputs, {INPUT: np.ascontiguousarray(image)[None]})
+            raise UnfitImage(f"{path} is {height}x{width}, but the model takes {only} alone")
+        try:
+            return self.session.run(outputs, {INPUT: np.ascontiguousarray(image)[None]})
+        except Exception as error:  # onnxruntime's own errors have no common class.
+            raise UnfitImage(f"{path}, which is {height}x{width}, makes the model fail: {first_line(error)}") from error
 
 
 class OnnxPredictor(Predictor):
@@ -68,7 +84,7 @@ class OnnxPredictor(Predictor):
         self.labels_pixels = not self.detects
 
     def predict(self, path: Path, image: np.ndarray) -> Prediction:
-        """What there is in an image, RGB, uint8 `(H, W, 3)`. Raises `ValueError` if the file takes another size."""
+        """What there is in an image, RGB, uint8 `(H, W, 3)`. Raises `UnfitImage` if the file takes another size."""
         if self.detects:
             return self._detect(path, image)
         count = len(self.model.told["classes"])
@@ -148,9 +164,9 @@ def read_metadata(path: str | Path, session: Any) -> dict[str, Any]:
     """What `focalnet export` wrote into a file. Raises `ValueError` if it wrote none."""
     try:
         told = parse_json(session.get_modelmeta().custom_metadata_map[METADATA])
-        told["task"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} was not written by `focalnet export`: it does not say what its outputs mean"
-        ) from error
+        whole = all(isinstance(told[name], list) for name in _TOLD[told["task"]])
+    except (KeyError, ValueError, TypeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} was not written by `focalnet export`: it does not say what its outputs mean")
     return told

@@ -17,6 +17,9 @@ def main(model, photo, result=None):
     told = json.loads(session.get_modelmeta().custom_metadata_map["focalnet"])
     images = np.asarray(ImageOps.exif_transpose(Image.open(photo)).convert("RGB"))[None]
     if session.get_inputs()[0].type != "tensor(uint8)":
+        if len(told.get("mean", ())) != 3:
+            sys.exit(f"{model} takes {told['input']}, which no photo is made into here")
+        images = images[..., ::-1] if told.get("bgr") else images
         images = ((images - np.float32(told["mean"])) / np.float32(told["std"])).transpose(0, 3, 1, 2)
     names = [output.name for output in session.get_outputs()]
     outputs = dict(zip(names, session.run(None, {"images": images}), strict=True))

@@ -35,6 +35,7 @@ class Exportable:
         takes_photos: whether the input is `(N, H, W, 3)`, uint8, RGB, rather than `(N, 3, H, W)`, float, normalised.
         metadata: what else is told with the file, as JSON holds it.
         one_at_a_time: whether N is 1.
+        channels: of an input that is no photo.
     """
 
     module: nn.Module
@@ -43,6 +44,7 @@ class Exportable:
     takes_photos: bool
     metadata: dict[str, Any] = field(default_factory=dict)
     one_at_a_time: bool = False
+    channels: int = 3
 
     def describe(self) -> dict[str, Any]:
         """The metadata that goes into the file."""
@@ -51,7 +53,7 @@ class Exportable:
             "task": self.task,
             "input": f"uint8 RGB ({'1' if self.one_at_a_time else 'N'}, H, W, 3)"
             if self.takes_photos
-            else "normalised float (N, 3, H, W)",
+            else f"normalised float (N, {self.channels}, H, W)",
             "outputs": list(self.outputs),
             **self.metadata,
         }
@@ -136,11 +138,19 @@ def _hash_file(path: Path) -> str:
 
 
 def from_backbone(network: FocalNet, photos: bool = False) -> Exportable:
-    """A backbone: its maps by name. Photos are normalised by ImageNet's mean and deviation, and not resized."""
+    """A backbone: its maps by name. Photos are normalised by ImageNet's mean and deviation, and not resized.
+
+    Raises `ValueError` for photos where the network takes another number of channels than three.
+    """
+    channels = network.config.num_channels
+    if photos and channels != 3:
+        raise ValueError(f"a network of {channels} channels takes no photos, which have 3; leave out --photo")
     how = Preparation(*(tuple(255 * value for value in values) for values in (IMAGENET_MEAN, IMAGENET_STD)))
-    metadata = {"channels": network.channels, "strides": network.strides, "mean": how.mean, "std": how.std}
+    metadata = {"channels": network.channels, "strides": network.strides}
+    if channels == 3:
+        metadata |= {"mean": how.mean, "std": how.std}
     module = _Features(network, how if photos else None).eval()
-    return Exportable(module, tuple(network.out_features), "features", photos, metadata)
+    return Exportable(module, tuple(network.out_features), "features", photos, metadata, channels=channels)
 
 
 def from_classifier(
@@ -148,18 +158,27 @@ def from_classifier(
 ) -> Exportable:
     """A classifier: `logits`. Photos are resized, cropped and normalised as its processor does.
 
-    Raises `ValueError` if the processor does something that a file cannot hold.
+    Raises `ValueError` if photos are asked for, and the processor does something that a file cannot hold.
     """
-    how = _prepare_like(processor)
+    channels = model.config.num_channels
+    how = _prepare_like(processor, channels) if photos else None
     classes = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
-    metadata = {"classes": classes, "mean": how.mean, "std": how.std}
-    return Exportable(
-        _Classification(model, how if photos else None).eval(), ("logits",), "classification", photos, metadata
-    )
+    module = _Classification(model, how).eval()
+    metadata = {"classes": classes, **_normalising(processor)}
+    return Exportable(module, ("logits",), "classification", photos, metadata, channels=channels)
 
 
-def _prepare_like(processor: FocalNetImageProcessor) -> Preparation:
-    if not (processor.do_rescale and processor.do_normalize and len(processor.image_mean) == 3):
+def _normalising(processor: FocalNetImageProcessor) -> dict[str, tuple[float, ...]]:
+    """Mean and deviation of bytes, if the processor normalises."""
+    if not (processor.do_rescale and processor.do_normalize):
+        return {}
+    named = {"mean": processor.image_mean, "std": processor.image_std}
+    return {name: tuple(value / processor.rescale_factor for value in values) for name, values in named.items()}
+
+
+def _prepare_like(processor: FocalNetImageProcessor, channels: int) -> Preparation:
+    normalising = _normalising(processor)
+    if not normalising or not len(normalising["mean"]) == channels == 3:
         raise ValueError(
             "only a processor that rescales and normalises three channels can be exported; --tensor does without"
         )
@@ -172,8 +191,7 @@ def _prepare_like(processor: FocalNetImageProcessor) -> Preparation:
     if not processor.do_resize or (processor.do_center_crop and smallest < max(target)):
         raise ValueError("only a processor that resizes to at least its crop can be exported; --tensor does without")
     return Preparation(
-        tuple(value / processor.rescale_factor for value in processor.image_mean),
-        tuple(value / processor.rescale_factor for value in processor.image_std),
+        **normalising,
         edge=edge,
         stretch=None if edge else (size["height"], size["width"]),
         crop=target if processor.do_center_crop else None,
@@ -193,7 +211,15 @@ def _open_config(source: str, weights: str, photos: bool) -> Exportable:
     from focalnet_backbone.openmmlab.deploy import open_graph
 
     graph, metadata = open_graph(config, weights, photos)
-    return Exportable(graph, graph.outputs, graph.task, photos, metadata, one_at_a_time=graph.one_at_a_time)
+    return Exportable(
+        graph,
+        graph.outputs,
+        graph.task,
+        photos,
+        metadata,
+        one_at_a_time=graph.one_at_a_time,
+        channels=len(metadata.get("mean", "RGB")),
+    )
 
 
 def _open_detectron2(config: Path, weights: str, photos: bool) -> Exportable:

@@ -29,6 +29,10 @@ _OPACITY = 0.6
 """Of the colours of classes upon an image."""
 
 
+class UnfitImage(ValueError):
+    """A model cannot take this image, though it may take others."""
+
+
 @dataclass
 class Prediction:
     """What a model finds in one image.
@@ -57,7 +61,10 @@ class Predictor(ABC):
 
     @abstractmethod
     def predict(self, path: Path, image: np.ndarray) -> Prediction:
-        """What there is in an image file, which is read already: RGB, uint8 `(H, W, 3)`."""
+        """What there is in an image file, which is read already: RGB, uint8 `(H, W, 3)`.
+
+        Raises `UnfitImage` if the model cannot take it.
+        """
 
     @abstractmethod
     def draw(self, image: np.ndarray, prediction: Prediction, score: float) -> Image.Image:
@@ -174,7 +181,11 @@ def predict_to_files(
         except (OSError, ValueError) as error:
             note_failure(path, error)
             continue
-        prediction = predictor.predict(path, image)
+        try:
+            prediction = predictor.predict(path, image)
+        except UnfitImage as error:
+            note_failure(path, error)
+            continue
         for detection in prediction.detections or ():
             if detection["score"] >= (score_threshold or 0):
                 results.append({"image_id": number, **detection, "file_name": str(path)})
@@ -227,7 +238,7 @@ def draw_objects(image: np.ndarray, objects: Sequence[FoundObject]) -> Image.Ima
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     for one, colour in zip(objects, colours.tolist(), strict=True):
         draw.rectangle([round(side) for side in one.box], outline=tuple(colour), width=2)
-        text, corner = f"{one.name} {one.score:.0%}", (round(one.box[0]) + 2, round(one.box[1]))
+        text, corner = f"{_on_one_line(one.name)} {one.score:.0%}", (round(one.box[0]) + 2, round(one.box[1]))
         draw.rectangle(draw.textbbox(corner, text, font=font), fill=tuple(colour))
         draw.text(corner, text, fill="black", font=font)
     return picture
@@ -257,7 +268,7 @@ def paint_labels(
     painted = image.copy()
     painted[known] = (_OPACITY * colours[labels[known]] + (1 - _OPACITY) * image[known]).astype(np.uint8)
     present = np.flatnonzero(np.bincount(labels[known], minlength=len(colours)))
-    names = {index: classes[index] if index < len(classes) else str(index) for index in present}
+    names = {index: _on_one_line(classes[index]) if index < len(classes) else str(index) for index in present}
     legend = [(names[index], tuple(colours[index].tolist())) for index in present]
     return _add_legend(Image.fromarray(painted), legend)
 
@@ -276,6 +287,10 @@ def _add_legend(image: Image.Image, entries: list[tuple[str, tuple[int, int, int
         draw.rectangle((left, top, left + size, top + size), fill=colour, outline="black")
         draw.text((left + 3 * size // 2, top + size // 2), name, fill="black", font=font, anchor="lm")
     return canvas
+
+
+def _on_one_line(name: str) -> str:
+    return " ".join(name.split())
 
 
 def _save(picture: Image.Image, path: Path) -> Path:

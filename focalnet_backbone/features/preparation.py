@@ -80,10 +80,10 @@ class PreparePhotos(nn.Module):
         larger, smaller = torch.sym_max(height, width), torch.sym_min(height, width)
 
         def scale(side: int) -> int:
-            # The smaller of both scales, each rounded half up, in whole numbers.
+            # The smaller of both scales, each rounded half up, in whole numbers; a pixel, where none would be left.
             by_long = (2 * side * long + larger) // (2 * larger)
             by_short = (2 * side * short + smaller) // (2 * smaller)
-            return torch.sym_min(by_long, by_short)
+            return torch.sym_max(1, torch.sym_min(by_long, by_short))
 
         return own_symbol(scale(height)), own_symbol(scale(width))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -19,7 +20,14 @@ from torch import nn
 
 from focalnet_backbone.checkpoints import load_checkpoint
 from focalnet_backbone.checkpoints.detector import is_dino
-from focalnet_backbone.features.predictions import Prediction, Predictor, encode_mask, no_class, paint_labels
+from focalnet_backbone.features.predictions import (
+    Prediction,
+    Predictor,
+    UnfitImage,
+    encode_mask,
+    no_class,
+    paint_labels,
+)
 from focalnet_backbone.openmmlab.data import leaf_datasets
 from focalnet_backbone.openmmlab.runners import load_config, require
 from focalnet_backbone.openmmlab.weights import check_fit, read_weights
@@ -65,8 +73,12 @@ class OpenMMLabPredictor(Predictor):
         self.ids = category_ids(self.cfg, self.meta["classes"]) if self.detects else []
 
     def predict(self, path: Path, image: np.ndarray) -> Prediction:
-        """What there is in an image, RGB, uint8 `(H, W, 3)`."""
-        data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1]), "img_id": 0})
+        """What there is in an image, RGB, uint8 `(H, W, 3)`. Raises `UnfitImage` if the pipeline cannot resize it."""
+        try:
+            data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1]), "img_id": 0})
+        except cv2.error as error:  # As a rule, no pixel would be left of the shorter side.
+            height, width = image.shape[:2]
+            raise UnfitImage(f"{path} is {height}x{width}, which the test pipeline cannot resize") from error
         with torch.no_grad():
             sample = self.model.test_step({key: [value] for key, value in data.items()})[0]
         if self.detects:
@@ -142,6 +154,8 @@ def _count_classes(model: nn.Module) -> int | None:
             head = getattr(head, name, None)
         if isinstance(head, nn.ModuleList) and len(head):
             head = head[-1]
+        if path == "decode_head" and getattr(head, "out_channels", None) == 1 and getattr(head, "threshold", None):
+            return 2  # One output tells both apart, by a threshold.
         count = getattr(head, "num_classes", None)
         if isinstance(count, int) and count > 0:
             return count

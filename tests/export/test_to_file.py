@@ -238,7 +238,23 @@ def test_without_a_compiler_aoti_is_refused_in_one_line(backbone, tmp_path, monk
         export_to_file(from_backbone(backbone), "aoti", tmp_path / "model.pt2")
 
 
-def test_a_processor_that_does_not_resize_is_refused(classifier_folder):
+def test_a_processor_that_does_not_resize_is_refused_but_for_tensors(classifier_folder):
     model = FocalNetForImageClassification.from_pretrained(classifier_folder)
-    with pytest.raises(ValueError, match="resizes to at least its crop"):
-        from_classifier(model, FocalNetImageProcessor(do_resize=False))
+    processor = FocalNetImageProcessor(do_resize=False)
+    with pytest.raises(ValueError, match=r"resizes to at least its crop .*--tensor does without"):
+        from_classifier(model, processor)
+    assert from_classifier(model, processor, photos=False).describe()["input"] == "normalised float (N, 3, H, W)"
+
+
+def test_a_network_of_one_channel_takes_tensors_and_no_photos(tmp_path):
+    network = FocalNet(out_indices=[1, 2], num_channels=1, **TINY).eval()
+    exportable = from_backbone(network)
+    assert export_to_file(exportable, "torchscript", tmp_path / "grey.pt", size=(20, 24)).difference < 1e-4
+    told = json.loads((tmp_path / "grey_report.json").read_text())
+    assert told["input"] == "normalised float (N, 1, H, W)"
+    assert told["comparisons"][0]["shape"] == [1, 1, 20, 24]
+    with pytest.raises(ValueError, match="of 1 channels takes no photos"):
+        from_backbone(network, photos=True)
+    classifier = FocalNetForImageClassification(FocalNetConfig(num_labels=3, num_channels=1, **TINY))
+    with pytest.raises(ValueError, match="normalises three channels can be exported; --tensor does without"):
+        from_classifier(classifier, FocalNetImageProcessor())

@@ -100,7 +100,7 @@ def write_small_mask2former(kind: str, folder: Path) -> tuple[Path, Path]:
     cfg.model.backbone.update(embed_dim=4, depths=[1, 1, 1, 1])
     head = cfg.model.decode_head if framework == "mmseg" else cfg.model.panoptic_head
     head.update(in_channels=[4, 8, 16, 32], num_queries=8)
-    head.transformer_decoder.num_layers = 2
+    head.transformer_decoder.num_layers = 1
     if kind == "panoptic":
         cfg.model.test_cfg.update(object_mask_thr=0.15, iou_thr=0.3)
     elif kind == "instances":

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 from torch import nn
 
 from focalnet_backbone.command import export, predict
 from focalnet_backbone.export.formats import SUFFIXES
 from focalnet_backbone.export.sources import open_exportable
+from focalnet_backbone.features.predictions import UnfitImage
+from focalnet_backbone.openmmlab.deploy import open_graph
 from focalnet_backbone.openmmlab.deploy.segmenters import PoolToGrid
+from focalnet_backbone.openmmlab.predict import OpenMMLabPredictor
 from tests.openmmlab.conftest import SAMPLE_CONFIG
 
 
@@ -75,6 +79,16 @@ def test_a_file_predicts_the_labels_and_pictures_of_the_framework(segmenter, con
         assert (expected != found).mean() < 1e-3, name
 
 
+def test_a_line_of_a_photo_is_labelled_by_the_file_and_left_out_by_the_framework(segmenter, config, trained, tmp_path):
+    line = tmp_path / "line.png"
+    Image.new("RGB", (900, 2)).save(line)  # Of whose height nothing is left at the config's scale of 128.
+    assert predict.main([str(segmenter), str(line), "--out", str(tmp_path / "onnx")]) == 0
+    assert Image.open(tmp_path / "onnx" / "line.png").size == (900, 2)
+    predictor = OpenMMLabPredictor(config, trained.checkpoint, device="cpu")
+    with pytest.raises(UnfitImage, match=r"line\.png is 2x900, which the test pipeline cannot resize"):
+        predictor.predict(line, np.zeros((2, 900, 3), np.uint8))
+
+
 @pytest.mark.parametrize("target", ["pt2", "torchscript"])
 def test_other_formats_agree_as_well(config, trained, tmp_path, target):
     path = tmp_path / f"model{SUFFIXES[target]}"
@@ -105,6 +119,32 @@ def test_what_a_file_cannot_hold_is_refused_by_name(config, trained, tmp_path, c
     cfg.dump(tmp_path / "changed.py")
     with pytest.raises(ValueError, match=message):
         open_exportable(str(tmp_path / "changed.py"), str(trained.checkpoint))
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_one_output_for_two_classes_is_labelled_by_its_threshold(config, photos, tmp_path, classes):
+    cfg = Config.fromfile(config)
+    cfg.model.decode_head.update(num_classes=classes, out_channels=1, threshold=0.51)
+    cfg.model.decode_head.loss_decode.update(class_weight=None, use_sigmoid=True)
+    cfg.dump(tmp_path / "binary.py")
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, tmp_path / "binary.pth")
+    predictor = OpenMMLabPredictor(tmp_path / "binary.py", tmp_path / "binary.pth", device="cpu")
+    graph, told = open_graph(tmp_path / "binary.py", tmp_path / "binary.pth", photos=True)
+    assert told["classes"] == ["class 0", "class 1"]
+    assert graph.threshold == predictor.model.decode_head.threshold == 0.51
+    image = np.asarray(Image.open(photos / "1.png"))
+    with torch.no_grad():
+        logits, _ = graph(torch.from_numpy(image.copy())[None])
+        assert logits.shape == (1, 1, *image.shape[:2])
+        # One that random weights are on both sides of.
+        graph.threshold = predictor.model.decode_head.threshold = float(logits.sigmoid().median())
+        _, labels = graph(torch.from_numpy(image.copy())[None])
+    expected = predictor.predict(photos / "1.png", image)
+    predictor.draw(image, expected, 0.5)
+    assert 0.4 < expected.labels.mean() < 0.6
+    assert (labels[0].numpy() != expected.labels).mean() < 1e-3
 
 
 def test_an_onnx_file_of_another_program_is_refused_in_one_line(segmenter, photos, tmp_path, capsys):

@@ -21,6 +21,8 @@ from focalnet_backbone.openmmlab.predict import OpenMMLabPredictor
 from tests.openmmlab.small_detectors import CLASSES, SHRINK, write_small_detector
 
 MASK_RCNN = "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
+ANY_SIZE = ("dino/dino-4scale_r50_8xb2-12e_coco.py",)
+"""Detectors that are exported with free sizes here, which takes twice as long; tests/d2 does so with Mask R-CNN."""
 
 
 @pytest.fixture(scope="module")
@@ -63,27 +65,24 @@ def test_the_module_finds_what_mmdetection_finds(name, photos, tmp_path):
             assert (np.stack(pasted) != np.asarray(expected.masks)).mean() < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [(MASK_RCNN, None), ("atss/atss_r50_fpn_1x_coco.py", "61x93"), ("dino/dino-4scale_r50_8xb2-12e_coco.py", None)],
-)
-def test_a_file_predicts_the_objects_of_the_framework(name, size, photos, tmp_path):
+@pytest.mark.parametrize("name", SHRINK)
+def test_a_file_predicts_the_objects_of_the_framework(name, photos, tmp_path):
     config, weights = write_small_detector(name, tmp_path)
     path = tmp_path / "model.onnx"
-    fixed = ["--size", size] if size else []
+    fixed = [] if name in ANY_SIZE else ["--size", "61x93"]
     assert export.main([str(config), str(weights), "--to", "onnx", "--out", str(path), *fixed]) == 0
-    photos = photos / "1.png" if size else photos
+    photos = photos / "1.png" if fixed else photos
     assert predict.main([str(config), str(weights), str(photos), "--out", str(tmp_path / "eager")]) == 0
     assert predict.main([str(path), str(photos), "--out", str(tmp_path / "onnx")]) == 0
     expected, found = (json.loads((tmp_path / kind / "predictions.json").read_text()) for kind in ("eager", "onnx"))
-    assert len(found) == len(expected) >= 20
+    assert len(found) == len(expected) >= 10
     for one, other in zip(expected, found, strict=True):
         assert (one["image_id"], one["category_id"]) == (other["image_id"], other["category_id"])
         assert one["score"] == pytest.approx(other["score"], abs=1e-4)
         assert one["bbox"] == pytest.approx(other["bbox"], abs=0.01)
         if "segmentation" in one:
             assert (masks.decode(one["segmentation"]) != masks.decode(other["segmentation"])).mean() < 1e-3
-    assert len(list((tmp_path / "onnx").glob("*_overlay.png"))) == (1 if size else 3)
+    assert len(list((tmp_path / "onnx").glob("*_overlay.png"))) == (1 if fixed else 3)
 
 
 @pytest.mark.parametrize("target", ["pt2", "torchscript"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from focalnet_backbone.openmmlab.deploy.photos import read_preparation
+from focalnet_backbone.openmmlab.deploy.photos import read_normalising, read_preparation
 from focalnet_backbone.openmmlab.deploy.segmenters import SegmentorGraph
 from focalnet_backbone.openmmlab.predict import category_ids, load_model
 from focalnet_backbone.openmmlab.runners import load_config, require
@@ -28,16 +28,17 @@ def open_graph(config: str | Path, weights: str | Path, photos: bool) -> tuple[n
     cfg = load_config(config)
     require(cfg, "model", "test_dataloader")
     model, meta = load_model(cfg, weights, "cpu")
-    how = read_preparation(cfg, model)
     told = {
         "classes": list(meta["classes"]),
         "palette": [list(colour) for colour in meta["palette"]],
-        "mean": how.mean,
-        "std": how.std,
-        "fit": how.fit,
+        **read_normalising(model),
     }
+    how = None
+    if photos:
+        how = read_preparation(cfg, model)
+        told |= {"fit": how.fit}
     if "decode_head" in cfg.model:
-        return SegmentorGraph(model, how if photos else None).eval(), told
+        return SegmentorGraph(model, how).eval(), told
     if cfg.get("default_scope") != "mmdet":
         raise ValueError(f"{Path(config).name}: no segmenter or detector; --backbone exports the backbone")
     if not photos:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.config import Config
 from torch import nn
 
@@ -12,21 +14,26 @@ _HARMLESS = ("LoadImageFromFile", "LoadAnnotations", "LoadPanopticAnnotations", 
 """Transforms of a test pipeline that a file can do without."""
 
 
+def read_normalising(model: nn.Module) -> dict[str, Any]:
+    """The mean and deviation of the preprocessor, in the order of its channels, and whether blue is the first.
+
+    Of a preprocessor that does not normalise, only the latter.
+    """
+    preprocessor = model.data_preprocessor
+    swaps = getattr(preprocessor, "channel_conversion", getattr(preprocessor, "_channel_conversion", False))
+    names = ("mean", "std") if hasattr(preprocessor, "mean") else ()
+    return {"bgr": not swaps, **{name: tuple(getattr(preprocessor, name).flatten().tolist()) for name in names}}
+
+
 def read_preparation(cfg: Config, model: nn.Module) -> Preparation:
     """The test pipeline's resizing and the preprocessor's normalising.
 
     Raises `ValueError` if a file cannot hold one of them.
     """
-    preprocessor = model.data_preprocessor
-    if not hasattr(preprocessor, "mean"):
-        raise ValueError("a preprocessor that does not normalise cannot be exported")
-    swaps = getattr(preprocessor, "channel_conversion", getattr(preprocessor, "_channel_conversion", False))
-    return Preparation(
-        tuple(preprocessor.mean.flatten().tolist()),
-        tuple(preprocessor.std.flatten().tolist()),
-        fit=_read_resize(next(leaf_datasets(cfg.test_dataloader.dataset))["pipeline"]),
-        bgr=not swaps,
-    )
+    normalising = read_normalising(model)
+    if len(normalising.get("mean", ())) != 3:
+        raise ValueError("a preprocessor that does not normalise three channels cannot be exported with photos")
+    return Preparation(**normalising, fit=_read_resize(next(leaf_datasets(cfg.test_dataloader.dataset))["pipeline"]))
 
 
 def read_padding(preprocessor: nn.Module) -> int:
@@ -49,6 +56,8 @@ def _read_resize(pipeline: list[dict]) -> tuple[int, int] | None:
     fit = None
     for transform in pipeline:
         kind = transform["type"].rpartition(".")[2]
+        if transform.get("color_type", "color") != "color":
+            raise ValueError(f"a test pipeline that reads photos as {transform['color_type']} cannot be exported")
         if kind in _HARMLESS:
             continue
         if kind != "Resize":

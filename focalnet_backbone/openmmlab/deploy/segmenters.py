@@ -66,6 +66,7 @@ class SegmentorGraph(nn.Module):
         self.align_corners = model.align_corners
         self.backbone, self.head = model.backbone, _pool_by_products(model.decode_head)
         self.neck = model.neck if model.with_neck else nn.Identity()
+        self.threshold = _read_threshold(model.decode_head)
         self.classify = self._by_masks if _has_masks(model.decode_head) else self._by_pixels
         if _has_masks(model.decode_head):
             from focalnet_backbone.openmmlab.deploy.transformers import attend_to_sizes
@@ -73,13 +74,18 @@ class SegmentorGraph(nn.Module):
             attend_to_sizes(self.head)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map photos `(N, H, W, 3)` or images `(N, 3, H, W)` to logits `(N, classes, H, W)` and labels `(N, H, W)`."""
+        """Map photos `(N, H, W, 3)` or images `(N, 3, H, W)` to logits `(N, classes, H, W)` and labels `(N, H, W)`.
+
+        A head that has one output for two classes gives logits `(N, 1, H, W)`, of the second.
+        """
         x = images if self.prepare is None else self.prepare(images)
         height, width = sides(x, 2, 3)
         x = pad_to_multiple(x, self.multiple)
         logits = self.classify(self.neck(self.backbone(x)), sides(x, 2, 3))[:, :, :height, :width]
         if self.prepare is not None:
             logits = self._resize(logits, sides(images, 1, 2))
+        if self.threshold is not None:
+            return logits, (logits.sigmoid() > self.threshold)[:, 0].long()
         return logits, logits.argmax(1)
 
     def _by_pixels(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -105,8 +111,15 @@ def _check_model(model: nn.Module) -> None:
         raise ValueError(f"a {name} cannot be exported, only {known} and {_MASK_HEAD}; --backbone exports the backbone")
     if model.test_cfg.get("mode", "whole") != "whole":
         raise ValueError("sliding windows (test_cfg.mode 'slide') cannot be exported; test_cfg.mode 'whole' can")
-    if name in _PIXEL_HEADS and model.decode_head.out_channels < 2:
-        raise ValueError("a head with one output channel, whose threshold is not in the graph, cannot be exported")
+
+
+def _read_threshold(head: nn.Module) -> float | None:
+    """The probability above which a pixel is of the second class, of a head that has one output for two classes."""
+    if head.out_channels > 1:
+        return None
+    if getattr(head, "threshold", None) is None:
+        raise ValueError(f"a {type(head).__name__} of one class cannot be exported, as it has no threshold")
+    return head.threshold
 
 
 def _has_masks(head: nn.Module) -> bool:
