@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import gc
 import math
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from focalnet_backbone.annotations.mend import is_flat_polygon, is_polygon, lacks_area
+from focalnet_backbone.annotations.mend import is_flat_polygon, is_polygon, lacks_area, read_already
 from focalnet_backbone.system.facts import find_out
 from focalnet_backbone.system.inputs import read_json
 
@@ -21,10 +25,28 @@ FIELDS = {
     "categories": ("id", "name"),
 }
 """What each entry of the three lists must have to be trained on."""
+_NUMBERS = frozenset({int, float})
 
 
-def coco_facts(path: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Loading:
+    """What a framework's own loader says of a file.
+
+    Attributes:
+        question: what is asked, with everything that the answer depends on besides the file.
+        load: takes the path and returns what JSON can hold. What pycocotools reads within is not read again.
+    """
+
+    question: str
+    load: Callable[[str], Any]
+
+
+def coco_facts(path: str, loading: Loading | None = None) -> dict[str, Any]:
     """What is in a file that is there.
+
+    Args:
+        path: of the file.
+        loading: what `loaded` is going to be asked of it; that is found out in the same reading.
 
     Returns a dict:
 
@@ -37,11 +59,41 @@ def coco_facts(path: str) -> dict[str, Any]:
       neither (`other`), not (`none`).
     - `as_corners`, `as_fractions`: whether its boxes can only be meant as x1, y1, x2, y2, or as parts of the photo.
     - `odd`: by what is odd, how often it is, and examples.
+    - `loaded`: by its question, what a framework's loader said in the same reading.
     """
-    return find_out("annotation file, 1", [path], _read_facts, title=path)[path]
+    return find_out("annotation file, 2", [path], functools.partial(_read, loading=loading), title=path)[path]
 
 
-def _read_facts(path: str) -> dict[str, Any]:
+def loaded(path: str, facts: dict[str, Any], loading: Loading) -> Any:
+    """What a framework's loader says of a file whose facts are known."""
+    if loading.question in facts["loaded"]:
+        return facts["loaded"][loading.question]
+    return find_out(loading.question, [path], functools.partial(_load, loading=loading), title=path)[path]
+
+
+def _load(path: str, loading: Loading) -> Any:
+    with _without_collector():
+        return loading.load(path)
+
+
+def _read(path: str, loading: Loading | None) -> dict[str, Any]:
+    with _without_collector():
+        return _read_facts(path, loading)
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Of millions of lists that are all in use, Python's collector finds nothing, and takes half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read_facts(path: str, loading: Loading | None) -> dict[str, Any]:
     try:
         content = read_json(path, most=None)
     except OSError as error:
@@ -49,7 +101,13 @@ def _read_facts(path: str) -> dict[str, Any]:
     except ValueError as error:
         return {"broken": str(error).removeprefix(f"{path} ")}
     wrong = _wrong_form(content)
-    return {"broken": f"is not in COCO's detection format: {wrong}"} if wrong else _File(content).facts()
+    if wrong:
+        return {"broken": f"is not in COCO's detection format: {wrong}"}
+    facts = _File(content).facts()
+    if loading:
+        with read_already(path, content):
+            facts["loaded"][loading.question] = loading.load(path)
+    return facts
 
 
 def _wrong_form(content: Any) -> str | None:
@@ -100,6 +158,7 @@ class _File:
             "as_corners": self.boxes > 3 and self.corners == self.boxes and self.over > self.boxes / 4,
             "as_fractions": self.boxes > 0 and self.fractions == self.boxes,
             "odd": self.odd,
+            "loaded": {},
         }
 
     def note(self, what: str, example: str) -> None:
@@ -112,16 +171,18 @@ class _File:
     def _entries(self, key: str) -> list[dict]:
         """Entries of a list that can be looked at further."""
         whole = []
+        fields = FIELDS[key]
+        ids = [field for field in fields if field == "id" or field.endswith("_id")]
         for number, entry in enumerate(self.content.get(key) or []):
-            lacking = [f for f in FIELDS[key] if f not in entry] if isinstance(entry, dict) else FIELDS[key]
+            lacking = [f for f in fields if f not in entry] if isinstance(entry, dict) else fields
             if lacking:
                 self.note(f"{key} without {', '.join(map(repr, lacking))}", f"entry {number}")
-            elif not all(isinstance(entry[f], Hashable) and entry[f] is not None for f in FIELDS[key] if "id" in f):
+            elif not all(_can_be_id(entry[f]) for f in ids):
                 self.note(f"{key} whose id is no number", f"entry {number}")
             else:
                 whole.append(entry)
-        for kind in ("id", *FIELDS[key][1:3]) if key == "annotations" else ("id",):
-            if len({isinstance(entry[kind], str) for entry in whole}) > 1:
+        for kind in ids:
+            if len({type(entry[kind]) is str for entry in whole}) > 1:
                 self.note(f"{key} mixed ids", kind)
         return whole
 
@@ -153,91 +214,102 @@ class _File:
         self._find_twins("category names", [category["name"] for category in categories])
 
     def _look_at(self, annotation: dict) -> None:
-        image = self.images.get(annotation["image_id"])
-        category = annotation["category_id"]
+        image, category = self.images.get(annotation["image_id"]), annotation["category_id"]
         if image is None:
             self.note("unknown images", f"annotation {annotation['id']}: image_id {annotation['image_id']!r}")
         if category not in self.categories:
             self.note("unknown categories", f"annotation {annotation['id']}: category_id {category!r}")
         if image is None or category not in self.categories:
             return
-        name = f"annotation {annotation['id']} of {image['file_name']}"
-        crowd = annotation.get("iscrowd", 0)
-        if "iscrowd" not in annotation:
-            self.note("no iscrowd", name)
-        elif crowd not in (0, 1):
-            self.note("iscrowd", name)
-        if annotation.get("ignore"):
-            self.note("ignore", name)
-        self._look_at_box(annotation, image, name)
-        outline = annotation.get("segmentation")
-        kind = self._look_at_outline(outline, image, name)
-        if crowd:
+        odd = _look_at_fields(annotation)
+        kind, polygons, wrong = _look_at_outline(annotation.get("segmentation"), image)
+        odd += self._look_at_box(annotation["bbox"], image, polygons)
+        odd += wrong
+        if annotation.get("iscrowd", 0):
             self.crowds[category] += 1
             if kind == "polygon":
-                self.note("crowds by polygon", name)
+                odd.append("crowds by polygon")
         else:
             self.objects[category] += 1
             self.outlines[kind] += 1
             self.busy.add(image["id"])
             if kind == "none":
-                self.note("no outline", name)
-        if lacks_area(annotation):
-            self.note("no area" if "area" not in annotation else "area", name)
-        points = annotation.get("keypoints")
-        if points is not None and not (isinstance(points, list) and len(points) % 3 == 0 and _are_numbers(points)):
-            self.note("keypoints", name)
+                odd.append("no outline")
+        for what in odd:
+            self.note(what, f"annotation {annotation['id']} of {image['file_name']}")
 
-    def _look_at_box(self, annotation: dict, image: dict, name: str) -> None:
-        box, width, height = annotation["bbox"], image["width"], image["height"]
+    def _look_at_box(self, box: Any, image: dict, polygons: list[list[float]]) -> list[str]:
+        """What is odd about a box, by itself and beside the polygons of its outline."""
         if not (isinstance(box, list) and len(box) == 4 and _are_numbers(box)):
-            self.note("boxes", name)
-            return
+            return ["boxes"]
         x, y, w, h = box
+        width, height = image["width"], image["height"]
         self.boxes += 1
         self.fractions += max(box) <= 1 and min(box) >= 0 and max(w, h) > 0
         self.corners += x < w <= width + OVER and y < h <= height + OVER
+        odd = []
         if w < 0 or h < 0:
-            self.note("negative boxes", name)
+            odd.append("negative boxes")
         elif w == 0 or h == 0:
-            self.note("empty boxes", name)
+            odd.append("empty boxes")
         elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
             self.over += 1
-            self.note("boxes outside", name)
-        elif min(x, y) < -OVER or x + w > width + OVER or y + h > height + OVER:
+            odd.append("boxes outside")
+        elif x < -OVER or y < -OVER or x + w > width + OVER or y + h > height + OVER:
             self.over += 1
-            self.note("boxes over", name)
+            odd.append("boxes over")
         elif w < 1 or h < 1:
-            self.note("small boxes", name)
-        if w > 0 and h > 0 and _differs(box, annotation.get("segmentation")):
-            self.note("boxes beside outlines", name)
+            odd.append("small boxes")
+        if polygons and w > 0 and h > 0 and _differs(box, polygons):
+            odd.append("boxes beside outlines")
+        return odd
 
-    def _look_at_outline(self, outline: Any, image: dict, name: str) -> str:
-        """Returns "polygon", "rle", "none", or "other"."""
-        if isinstance(outline, dict):
-            wrong = _wrong_rle(outline, image)
-            if wrong:
-                self.note(wrong, name)
-            return "rle"
-        if outline in (None, [], ""):
-            return "none"
-        if not isinstance(outline, list):
-            self.note("outlines", name)
-            return "other"
-        if is_flat_polygon(outline):
-            self.note("flat polygons", name)
-            outline = [outline]
-        if not all(isinstance(part, list) and _are_numbers(part) for part in outline):
-            self.note("outlines", name)
-            return "other"
-        good = sum(map(is_polygon, outline))
-        if good < len(outline):
-            self.note("parts of polygons" if good else "polygons", name)
-        return "polygon"
+
+def _can_be_id(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, Hashable) and value is not None)
+
+
+def _look_at_fields(annotation: dict) -> list[str]:
+    """What is odd about what an annotation has beside its box and outline."""
+    odd = []
+    if "iscrowd" not in annotation:
+        odd.append("no iscrowd")
+    elif annotation["iscrowd"] not in (0, 1):
+        odd.append("iscrowd")
+    if annotation.get("ignore"):
+        odd.append("ignore")
+    if lacks_area(annotation):
+        odd.append("area" if "area" in annotation else "no area")
+    points = annotation.get("keypoints")
+    if points is not None and not (isinstance(points, list) and len(points) % 3 == 0 and _are_numbers(points)):
+        odd.append("keypoints")
+    return odd
+
+
+def _look_at_outline(outline: Any, image: dict) -> tuple[str, list[list[float]], list[str]]:
+    """Whether it is "polygon", "rle", "none", or "other"; its polygons; and what is odd about it."""
+    if isinstance(outline, dict):
+        wrong = _wrong_rle(outline, image)
+        return "rle", [], [wrong] if wrong else []
+    if outline in (None, [], ""):
+        return "none", [], []
+    if not isinstance(outline, list):
+        return "other", [], ["outlines"]
+    odd = []
+    if is_flat_polygon(outline):
+        odd.append("flat polygons")
+        outline = [outline]
+    for part in outline:
+        if not isinstance(part, list) or not _are_numbers(part):
+            return "other", [], [*odd, "outlines"]
+    polygons = list(filter(is_polygon, outline))
+    if len(polygons) < len(outline):
+        odd.append("parts of polygons" if polygons else "polygons")
+    return "polygon", polygons, odd
 
 
 def _are_numbers(values: list) -> bool:
-    if not {int, float}.issuperset(map(type, values)):
+    if not _NUMBERS.issuperset(map(type, values)):
         return False
     try:
         # Finite only if all are, and told sooner; that of large numbers need not be.
@@ -246,21 +318,17 @@ def _are_numbers(values: list) -> bool:
         return False
 
 
-def _differs(box: list[float], outline: Any) -> bool:
-    """Whether a box and the box of its outline share less than half of their area together."""
-    if not isinstance(outline, list) or not outline or not all(map(is_polygon, outline)):
-        return False
-    if not all(type(part[0]) in (int, float) for part in outline):
-        return False
-    try:
-        left, right = min(min(p[::2]) for p in outline), max(max(p[::2]) for p in outline)
-        top, bottom = min(min(p[1::2]) for p in outline), max(max(p[1::2]) for p in outline)
-    except TypeError:
-        return False
+def _differs(box: list[float], polygons: list[list[float]]) -> bool:
+    """Whether a box and that of an outline share less than half of their area together."""
     x, y, w, h = box
+    across, down = polygons[0][::2], polygons[0][1::2]
+    for polygon in polygons[1:]:
+        across += polygon[::2]
+        down += polygon[1::2]
+    left, right, top, bottom = min(across), max(across), min(down), max(down)
+    area = (right - left) * (bottom - top)
     shared = max(0, min(right, x + w) - max(left, x)) * max(0, min(bottom, y + h) - max(top, y))
-    together = w * h + (right - left) * (bottom - top) - shared
-    return (right - left) * (bottom - top) > 4 and shared < together / 2
+    return area > 4 and shared < (w * h + area - shared) / 2
 
 
 def _wrong_rle(outline: dict, image: dict) -> str | None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
-from typing import Any
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import IO, Any
 
+import pycocotools.coco
 import pycocotools.mask as mask_tools
 from pycocotools.coco import COCO
 
@@ -17,6 +23,20 @@ def mend_as_loaded() -> None:
     A file that lacks nothing is read as it is.
     """
     COCO.createIndex = _create_mended_index
+
+
+@contextlib.contextmanager
+def read_already(path: str, content: Any) -> Iterator[None]:
+    """Within, pycocotools takes a file's content from here instead of reading it again; it may change the content."""
+
+    def load(file: IO[str]) -> Any:
+        return content if os.path.samefile(file.name, path) else json.load(file)  # noqa: TID251
+
+    pycocotools.coco.json = SimpleNamespace(load=load, loads=json.loads)  # noqa: TID251
+    try:
+        yield
+    finally:
+        pycocotools.coco.json = json
 
 
 def mend(content: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -12,18 +11,17 @@ from typing import Any
 import detectron2
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
-from detectron2.data.datasets import load_coco_json
 
-from focalnet_backbone.annotations.coco import coco_facts
+from focalnet_backbone.annotations.coco import coco_facts, loaded
 from focalnet_backbone.annotations.mend import mend_as_loaded
 from focalnet_backbone.data_check.coco import Use, judge_coco, judge_sizes
 from focalnet_backbone.data_check.findings import Findings
 from focalnet_backbone.data_check.labels import Learnt, Meaning, judge_labels, judge_pairs, look_at_labels
 from focalnet_backbone.data_check.photos import judge_photos, look_at_photos, shown_sizes
 from focalnet_backbone.data_check.report import Report, Split
+from focalnet_backbone.detectron2.datasets import LOADING
 from focalnet_backbone.detectron2.jobs import Job
 from focalnet_backbone.detectron2.own_datasets import load_labels, split_label_path
-from focalnet_backbone.system.facts import find_out
 
 
 def check_job(job: Job, *, train: bool = True) -> Report:
@@ -50,7 +48,7 @@ def _check_dataset(name: str, job: Job, use: Use, learnt: Learnt, findings: Find
     path, folder = metadata.get("json_file"), metadata.get("image_root")
     if path is None or folder is None:
         return _check_dicts(name, job, use, learnt, findings)
-    facts = coco_facts(path)
+    facts = coco_facts(path, LOADING)
     own = Findings()
     if not judge_coco(facts, path, use, own):
         findings.merge(own)
@@ -64,8 +62,7 @@ def _check_dataset(name: str, job: Job, use: Use, learnt: Learnt, findings: Find
             "it to bitmask (INPUT.MASK_FORMAT, or instance_mask_format of the mapper)"
         )
     if not own.errors:
-        question = f"detectron2 {detectron2.__version__} loads, 1: {folder}"
-        problem = find_out(question, [path], functools.partial(_load, folder=str(folder)), title=path)[path]
+        problem = loaded(path, facts, LOADING)
         if problem:
             own.add(f"{path} cannot be loaded by detectron2: {problem}")
     findings.merge(own)
@@ -80,21 +77,6 @@ def _check_dataset(name: str, job: Job, use: Use, learnt: Learnt, findings: Find
         empty=facts["empty"],
         crowds=sum(crowds for *_, crowds in categories),
     )
-
-
-def _load(path: str, folder: str) -> str | None:
-    """Load a file as detectron2 does, with its images in a folder. Returns what is wrong."""
-    name = f"check of {path}"
-    logging.disable(logging.WARNING)
-    try:
-        load_coco_json(path, folder, name)
-    except Exception as error:  # Of whatever detectron2 does not expect.
-        return f"{type(error).__name__}: {error}"
-    finally:
-        logging.disable(logging.NOTSET)
-        if name in MetadataCatalog:
-            MetadataCatalog.remove(name)
-    return None
 
 
 def _check_dicts(name: str, job: Job, use: Use, learnt: Learnt, findings: Findings) -> Split | None:

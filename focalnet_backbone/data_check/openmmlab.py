@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import os
 from collections import Counter, defaultdict
@@ -17,7 +16,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 
-from focalnet_backbone.annotations.coco import coco_facts
+from focalnet_backbone.annotations.coco import Loading, coco_facts, loaded
 from focalnet_backbone.annotations.mend import mend_as_loaded
 from focalnet_backbone.data_check.coco import Use, judge_coco, judge_order, judge_sizes
 from focalnet_backbone.data_check.findings import Findings, counted
@@ -32,7 +31,6 @@ from focalnet_backbone.data_check.labels import (
 from focalnet_backbone.data_check.photos import files_within, judge_photos, look_at_photos, shown_sizes
 from focalnet_backbone.data_check.report import Report, Split
 from focalnet_backbone.openmmlab.data import leaf_datasets
-from focalnet_backbone.system.facts import find_out
 
 NO_CLASSES_OF_DATA = ("rpn_head", "semantic_head", "panoptic_head", "panoptic_fusion_head")
 """Heads of mmdetection whose `num_classes` counts other things than the classes of objects."""
@@ -168,7 +166,8 @@ class _Check:
 
     def _check_coco(self, dataset: Any) -> Split | None:
         path, folder = dataset.ann_file, dataset.data_prefix.get("img", "")
-        facts = coco_facts(path)
+        asked = Loading(f"{type(dataset).__module__} {_version(dataset)} loads, 1: {self.config!r}", self._load)
+        facts = coco_facts(path, asked)
         loading = self._loading()
         masks = any(getattr(step, "with_mask", False) for step in loading) or self._evaluates("segm")
         use = Use("mmdetection", masks, train=self.name == "train", measured=not self._formats_only())
@@ -181,9 +180,7 @@ class _Check:
         photos = self._photos([os.path.join(folder, name) for _, name, *_ in facts["images"]], loading, path, own)
         judge_sizes(facts, photos, folder, path, own)
         if not own.errors:
-            question = f"{type(dataset).__module__} {_version(dataset)} loads, 1: {self.config!r}"
-            loaded = find_out(question, [path], functools.partial(self._load), title=path)[path]
-            self._judge_loaded(loaded, path, use, own)
+            self._judge_loaded(loaded(path, facts, asked), path, use, own)
         self.findings.merge(own)
         return Split(
             name=self.name,
@@ -205,11 +202,11 @@ class _Check:
         objects = sum(not o["ignore_flag"] for image in dataset.data_list for o in image["instances"])
         return {"images": len(dataset), "objects": objects}
 
-    def _judge_loaded(self, loaded: dict[str, Any], path: str, use: Use, findings: Findings) -> None:
-        if "error" in loaded:
-            findings.add(f"{path} cannot be loaded by mmdetection: {loaded['error']}")
-        elif not loaded["images"] or not (loaded["objects"] or not use.measured):
-            what = counted(loaded["images"], "image") + " and " + counted(loaded["objects"], "object")
+    def _judge_loaded(self, found: dict[str, Any], path: str, use: Use, findings: Findings) -> None:
+        if "error" in found:
+            findings.add(f"{path} cannot be loaded by mmdetection: {found['error']}")
+        elif not found["images"] or not (found["objects"] or not use.measured):
+            what = counted(found["images"], "image") + " and " + counted(found["objects"], "object")
             findings.add(f"{path}: mmdetection keeps {what} of it; see filter_cfg, and the sizes of images and boxes")
 
     def _evaluators(self) -> list[Mapping]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import detectron2
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets import load_coco_json, register_coco_instances
 
-from focalnet_backbone.annotations.coco import coco_facts
+from focalnet_backbone.annotations.coco import Loading, coco_facts
 from focalnet_backbone.annotations.mend import mend_as_loaded
 from focalnet_backbone.system.spelling import closest
 
@@ -42,7 +44,7 @@ def read_coco(annotations: str | Path, images: str | Path) -> CocoDataset:
         raise FileNotFoundError(f"no annotations at {annotations}")
     if not images.is_dir():
         raise FileNotFoundError(f"no folder of images at {images}")
-    facts = coco_facts(str(annotations))
+    facts = coco_facts(str(annotations), LOADING)
     if "broken" in facts:
         raise ValueError(f"{annotations} {facts['broken']}")
     outlines = facts["outlines"]
@@ -51,6 +53,26 @@ def read_coco(annotations: str | Path, images: str | Path) -> CocoDataset:
     return CocoDataset(
         annotations, images, sorted(categories, key=lambda c: (isinstance(c["id"], str), c["id"])), masks
     )
+
+
+def _load(path: str) -> str | None:
+    """Load a file as detectron2 does. Returns what is wrong."""
+    mend_as_loaded()
+    name = f"check of {path}"
+    logging.disable(logging.WARNING)
+    try:
+        load_coco_json(path, "", name)
+    except Exception as error:  # Of whatever detectron2 does not expect.
+        return f"{type(error).__name__}: {error}"
+    finally:
+        logging.disable(logging.NOTSET)
+        if name in MetadataCatalog:
+            MetadataCatalog.remove(name)
+    return None
+
+
+LOADING = Loading(f"detectron2 {detectron2.__version__} loads, 2", _load)
+"""Whether detectron2 can load a file: None, or what is wrong."""
 
 
 def register(dataset: CocoDataset) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -113,6 +114,7 @@ _work: Callable[[str], Any]
 def _start(work: Callable[[str], Any]) -> None:
     global _work
     _work = work
+    gc.freeze()  # What the parent had is not looked through, which would copy the memory that it lies in.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C reaches this process too, but its parent tells it to stop.
 
 
