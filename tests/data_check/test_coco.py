@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from focalnet_backbone.annotations import mend as mending
 from tests.data_check.conftest import make_coco
 
 
@@ -84,6 +85,7 @@ ERRORS = {
     "photo not there": (lambda c: c["images"][1].update(file_name="x.png"), "1 photo is not there: .*x.png"),
     "photo of other letters": (lambda c: c["images"][1].update(file_name="002.PNG"), "the folder has '002.png'"),
     "other size": (lambda c: c["images"][1].update(width=32, height=40), r"002.png \(40x32, in the file 32x40\)"),
+    "width null": (lambda c: c["images"][1].update(width=None), "1 image whose width or height .*: 002.png"),
     "name as number": (lambda c: c["images"][1].update(file_name=2), "1 image whose file_name is no name"),
 }
 MASK_ERRORS = {
@@ -163,3 +165,13 @@ def test_what_is_mended_or_left_out_is_told(check, tmp_path, host, name):
     found = getattr(check, host)(bad, good, **options)
     assert found.status == 0, found.errors
     assert any(re.search(message, line) for line in found.warnings), found.warnings
+
+
+@pytest.mark.parametrize("host", ["detectron2", "mmdet"])
+def test_an_annotation_file_is_parsed_once_and_loaded_by_the_framework_from_that(check, tmp_path, host, monkeypatch):
+    train, val = make_coco(tmp_path / "train"), make_coco(tmp_path / "val", count=3, seed=1)
+    loaded: list[int] = []
+    monkeypatch.setattr(json, "load", lambda file: pytest.fail(f"{file.name} is read again"))
+    monkeypatch.setattr(mending, "mend", lambda content: loaded.append(len(content["images"])))
+    assert getattr(check, host)(train, val).status == 0
+    assert loaded == [4, 3]
