@@ -35,10 +35,13 @@ class Loading:
     Attributes:
         question: what is asked, with everything that the answer depends on besides the file.
         load: takes the path and returns what JSON can hold. What pycocotools reads within is not read again.
+        bounds_do: whether it says the same if each polygon is its bounding box with as many points, which takes a
+            third of the memory.
     """
 
     question: str
     load: Callable[[str], Any]
+    bounds_do: bool = False
 
 
 def coco_facts(path: str, loading: Loading | None = None) -> dict[str, Any]:
@@ -73,7 +76,10 @@ def loaded(path: str, facts: dict[str, Any], loading: Loading) -> Any:
 
 def _load(path: str, loading: Loading) -> Any:
     with _without_collector():
-        return loading.load(path)
+        if not loading.bounds_do:
+            return loading.load(path)
+        with read_already(path, read_json(path, most=None, hook=_simplify)):
+            return loading.load(path)
 
 
 def _read(path: str, loading: Loading | None) -> dict[str, Any]:
@@ -95,7 +101,7 @@ def _without_collector() -> Iterator[None]:
 
 def _read_facts(path: str, loading: Loading | None) -> dict[str, Any]:
     try:
-        content = read_json(path, most=None)
+        content = read_json(path, most=None, hook=_simplify if loading is None or loading.bounds_do else None)
     except OSError as error:
         return {"broken": f"cannot be read: {error.strerror}"}
     except ValueError as error:
@@ -108,6 +114,19 @@ def _read_facts(path: str, loading: Loading | None) -> dict[str, Any]:
         with read_already(path, content):
             facts["loaded"][loading.question] = loading.load(path)
     return facts
+
+
+def _simplify(entry: dict) -> dict:
+    """Let each polygon of an annotation be its bounding box with as many points: all that is asked of it here."""
+    outline = entry.get("segmentation")
+    if type(outline) is list:
+        for i, part in enumerate(outline):
+            if is_polygon(part) and _are_numbers(part):
+                x, y = part[::2], part[1::2]
+                left, top, right, bottom = min(x), min(y), max(x), max(y)
+                corners = [left, top, right, top, right, bottom, left, bottom]
+                outline[i] = (corners * (len(part) // 8 + 1))[: len(part)]
+    return entry
 
 
 def _wrong_form(content: Any) -> str | None:

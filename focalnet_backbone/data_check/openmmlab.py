@@ -166,7 +166,8 @@ class _Check:
 
     def _check_coco(self, dataset: Any) -> Split | None:
         path, folder = dataset.ann_file, dataset.data_prefix.get("img", "")
-        asked = Loading(f"{type(dataset).__module__} {_version(dataset)} loads, 1: {self.config!r}", self._load)
+        question = f"{type(dataset).__module__} {_version(dataset)} loads, 1: {self.config!r}"
+        asked = Loading(question, self._load, bounds_do=type(dataset).__module__ == "mmdet.datasets.coco")
         facts = coco_facts(path, asked)
         loading = self._loading()
         masks = any(getattr(step, "with_mask", False) for step in loading) or self._evaluates("segm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import unicodedata
@@ -109,7 +110,7 @@ def judge_photos(photos: dict[str, dict[str, Any]], place: str, findings: Findin
     """
     missing = [path for path, facts in photos.items() if facts.get("error") == MISSING]
     judge_errors(photos, "photo", place, findings, {MISSING: _other_spelling(missing)})
-    gigantic = [path for path, facts in photos.items() if "size" in facts and np.prod(facts["size"]) > GIGANTIC]
+    gigantic = [path for path, facts in photos.items() if "size" in facts and math.prod(facts["size"]) > GIGANTIC]
     cure = "they need much memory and time: cut them into tiles"
     findings.count(place, "photo", "of more than 89 million pixels", gigantic, cure, error=False)
 

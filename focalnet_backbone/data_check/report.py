@@ -61,6 +61,8 @@ class Report:
 
     def find_overlaps(self) -> None:
         """Add the photos that are trained on and evaluated on."""
+        if all(split.name == "train" for split in self.splits):
+            return
         real = _RealPaths()
         trained = {real(photo) for split in self.splits if split.name == "train" for photo in split.photos}
         for split in self.splits:

@@ -71,7 +71,7 @@ def _load(path: str) -> str | None:
     return None
 
 
-LOADING = Loading(f"detectron2 {detectron2.__version__} loads, 2", _load)
+LOADING = Loading(f"detectron2 {detectron2.__version__} loads, 2", _load, bounds_do=True)
 """Whether detectron2 can load a file: None, or what is wrong."""
 
 

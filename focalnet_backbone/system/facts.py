@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,18 @@ def find_out(question: str, paths: Sequence[str], work: Callable[[str], Any], *,
                 found.update(answers)
                 bar.update(len(answers))
     return {path: found.get(path) for path in paths}
+
+
+def _absolute(paths: Iterable[str]) -> list[str]:
+    """`os.path.abspath` of each, asked once for each folder."""
+    folders: dict[str, str] = {}
+    found = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.abspath(folder)
+        found.append(os.path.join(folders[folder], name) if name not in ("", ".", "..") else os.path.abspath(path))
+    return found
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
@@ -149,7 +161,7 @@ class _Store:
         return database
 
     def read(self, key: str, stamps: dict[str, tuple[int, int] | None], paths: list[str]) -> dict[str, Any]:
-        absolute = {os.path.abspath(path): path for path in paths}
+        absolute = dict(zip(_absolute(paths), paths, strict=True))
         # Of many, one walk along the index from the first to the last takes a tenth of the time of looking each up.
         many = len(absolute) > FEW
         ranges = [(min(absolute), max(absolute))] if many else [(name, name) for name in absolute]
@@ -164,7 +176,11 @@ class _Store:
         return dict(zip(answers, parse_json(f"[{','.join(answers.values())}]"), strict=True))
 
     def write(self, key: str, stamps: dict[str, tuple[int, int] | None], answers: dict[str, Any]) -> None:
-        rows = [(key, os.path.abspath(path), *stamps[path], json.dumps(answer)) for path, answer in answers.items()]
+        names = _absolute(answers)
+        rows = [
+            (key, name, *stamps[path], json.dumps(answer))
+            for name, (path, answer) in zip(names, answers.items(), strict=True)
+        ]
         with contextlib.suppress(sqlite3.DatabaseError), self.database:
             self.database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", rows)
 

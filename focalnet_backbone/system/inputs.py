@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,19 +59,24 @@ def read_text(path: str | Path, most: int | None = LARGEST) -> str:
         raise ValueError(f"{path} is not text in UTF-8: {error}") from error
 
 
-def parse_json(text: str | bytes) -> Any:
-    """What JSON stands for. Raises `ValueError`, also for what is nested too deeply to be read."""
+def parse_json(text: str | bytes, hook: Callable[[dict], Any] | None = None) -> Any:
+    """What JSON stands for. Raises `ValueError`, also for what is nested too deeply to be read.
+
+    Args:
+        text: the JSON.
+        hook: gives what takes the place of each object, as soon as it is read.
+    """
     try:
-        return json.loads(text)  # noqa: TID251
+        return json.loads(text, object_hook=hook)  # noqa: TID251
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
-def read_json(path: str | Path, most: int | None = LARGEST) -> Any:
+def read_json(path: str | Path, most: int | None = LARGEST, hook: Callable[[dict], Any] | None = None) -> Any:
     """What a JSON file stands for. Raises as `read_text` does, and `ValueError` if it is no JSON."""
     text = read_text(path, most)
     try:
-        return parse_json(text)
+        return parse_json(text, hook)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 

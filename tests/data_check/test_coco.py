@@ -7,8 +7,10 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 
+from focalnet_backbone.annotations import coco
 from focalnet_backbone.annotations import mend as mending
 from tests.data_check.conftest import make_coco
 
@@ -175,3 +177,19 @@ def test_an_annotation_file_is_parsed_once_and_loaded_by_the_framework_from_that
     monkeypatch.setattr(mending, "mend", lambda content: loaded.append(len(content["images"])))
     assert getattr(check, host)(train, val).status == 0
     assert loaded == [4, 3]
+
+
+def test_polygons_are_checked_by_their_bounds_and_files_of_large_ones_come_out_the_same(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = make_coco(tmp_path / "data", count=20)
+    content = json.loads((folder / "coco.json").read_text())
+    for annotation in content["annotations"]:
+        points = rng.uniform(-3, 41, 2 * rng.integers(3, 20))
+        annotation["segmentation"] = [points.round(2).tolist(), [1, 2, 3], [0, 0, 5, 9, 9, 5]][: rng.integers(1, 4)]
+        annotation["bbox"] = [*rng.uniform(0, 20, 2).tolist(), *rng.uniform(0.5, 25, 2).tolist()]
+    whole = coco._File(copy.deepcopy(content)).facts()
+    for annotation in content["annotations"]:
+        lengths = [len(part) for part in annotation["segmentation"]]
+        assert [len(part) for part in coco._simplify(annotation)["segmentation"]] == lengths
+    assert coco._File(content).facts() == whole
+    assert whole["odd"]["boxes beside outlines"][0] > 5
