@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from focalnet_backbone.features.images import IMAGE_SUFFIXES
+from focalnet_backbone.features.images import find_images
 from focalnet_backbone.system.inputs import read_text
 
 UNLABELLED = 255
@@ -183,6 +183,9 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if not names or repeated:
         raise ValueError(f"{path} names {f'{repeated[0]!r} more than once' if repeated else 'no class'}")
+    unprintable = [name for name in names if not name.isprintable()]
+    if unprintable:
+        raise ValueError(f"{path} has a class with characters that cannot be printed: {unprintable[0]!r}")
     return names
 
 
@@ -238,9 +241,13 @@ def find_suffixes(images: Path, labels: Path) -> tuple[list[str], str]:
     return sorted({best[0] + Path(photo).suffix for photo in photos}), best[1]
 
 
+def own_images(folder: Path) -> list[Path]:
+    """Photos or label images in a folder and those within it, hidden ones apart, as some systems leave them; sorted."""
+    return [path for path in find_images(folder) if not path.name.startswith(".")]
+
+
 def _names(folder: Path) -> list[str]:
-    found = (path for path in folder.rglob("*") if not path.name.startswith("."))
-    return sorted(path.relative_to(folder).as_posix() for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path.relative_to(folder).as_posix() for path in own_images(folder))
 
 
 def _tails(photo: str, labels: list[str]) -> list[tuple[str, str]]:

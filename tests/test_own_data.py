@@ -70,6 +70,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     (tmp_path / "names.txt").write_text("\ufeff# of a city\nroad\n\n car \nsky\n", encoding="utf-8")
     (tmp_path / "one.txt").write_text("road\n")
     (tmp_path / "twice.txt").write_text("road\nroad\n")
+    (tmp_path / "red.txt").write_text("sky\n\x1b[31mroad\n")
     (tmp_path / "train.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -114,6 +115,7 @@ def test_no_arguments_are_no_data(folder):
         ([*MASKS, "--classes", "none.txt"], FileNotFoundError, "no names of classes at none.txt"),
         ([*MASKS, "--classes", "one.txt"], ValueError, "two classes or more"),
         ([*MASKS, "--classes", "twice.txt"], ValueError, "'road' more than once"),
+        ([*MASKS, "--classes", "red.txt"], ValueError, r"cannot be printed: '\\x1b\[31mroad'"),
         ([*MASKS, "--classes", "names.txt", "--ignore", 300], ValueError, "0 to 255, got 300"),
         ([*COCO, "--ignore", 1], ValueError, "--ignore is for values of label images"),
         (

@@ -93,7 +93,11 @@ class _Together:
         self.learnt.judge(findings)
         for folder, suffixes in self.photos.items():
             read = tuple(suffixes)
-            unread = [path for path in files_within(folder) if not path.endswith(read) and _is_photo(path)]
+            files = files_within(folder)
+            lost = [path for path in files if path.endswith(read) and os.path.islink(path) and not os.path.exists(path)]
+            cure = "it is left out: put its file there, or take the link away"
+            findings.count(folder, "photo", "whose link leads nowhere", lost, cure, error=False)
+            unread = [path for path in files if not path.endswith(read) and _is_photo(path)]
             cure = f"the config reads *{', *'.join(sorted(read))} only: rename them, or set img_suffix"
             findings.count(folder, "photo", "of another ending", unread, cure, error=False)
         for folder, (suffixes, paths) in self.labels.items():

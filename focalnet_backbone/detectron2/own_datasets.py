@@ -12,13 +12,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
-from PIL import Image
+from PIL import ExifTags, Image
 
 from focalnet_backbone.detectron2.datasets import CocoDataset, register
 from focalnet_backbone.features.images import open_image
-from focalnet_backbone.own_data import UNLABELLED, find_suffixes, palette
+from focalnet_backbone.own_data import UNLABELLED, find_suffixes, own_images, palette
 
 SCHEME = "labels://"
+LYING = (5, 6, 7, 8)
+"""EXIF orientations of photos that are turned by a quarter."""
 
 
 class _LabelReader(PathHandler):
@@ -35,7 +37,9 @@ class _LabelReader(PathHandler):
         ignored, _, path = path.removeprefix(SCHEME).partition("/")
         with open_image(path) as image:
             labels = np.array(image)
-        if labels.ndim != 2 or labels.max(initial=0) > UNLABELLED:
+        if labels.dtype == bool:  # Of one bit a pixel.
+            labels = labels.astype(np.uint8)
+        if labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.max(initial=0) > UNLABELLED:
             raise ValueError(f"{path} is no label image: it must have one channel of 8 bits")
         table = _renumbering([int(value) for value in ignored.split(",") if value])
         opened = io.BytesIO()
@@ -114,17 +118,31 @@ def register_label_images(images: str, labels: str, classes: Sequence[str], igno
 
 
 def _list_images(images: Path, labels: Path, suffixes: list[str], label_suffix: str, ignore: list[int]) -> list[dict]:
-    """detectron2's dicts of the photos that have a label. Raises `FileNotFoundError` for one that has none."""
-    dicts = []
+    """detectron2's dicts of the photos that have a label. Raises `FileNotFoundError` for those that have none."""
+    dicts, missing = [], []
     prefix = f"{SCHEME}{','.join(map(str, ignore))}/"
-    for photo in sorted(path for suffix in suffixes for path in images.rglob(f"*{suffix}")):
-        suffix = next(suffix for suffix in suffixes if photo.name.endswith(suffix))
+    for photo in own_images(images):
+        suffix = next((suffix for suffix in suffixes if photo.name.endswith(suffix)), None)
+        if suffix is None:
+            continue
         relative = photo.relative_to(images)
         label = labels / relative.with_name(relative.name.removesuffix(suffix) + label_suffix)
         if not label.is_file():
-            raise FileNotFoundError(f"{photo} has no label: expected {label}")
+            missing.append(f"{photo} has no label: expected {label}")
+        sizes = {**_shown_size(photo), "image_id": len(dicts)}
+        dicts.append({"file_name": str(photo), "sem_seg_file_name": prefix + str(label.resolve()), **sizes})
+    if missing:
+        others = f", and {len(missing) - 1} more photos have none" if len(missing) > 1 else ""
+        raise FileNotFoundError(f"{missing[0]}{others}")
+    return dicts
+
+
+def _shown_size(photo: Path) -> dict[str, int]:
+    """Width and height of a photo as it is loaded, upright; empty if it cannot be read, which the data check tells."""
+    try:
         with open_image(photo) as image:
             width, height = image.size
-        sizes = {"height": height, "width": width, "image_id": len(dicts)}
-        dicts.append({"file_name": str(photo), "sem_seg_file_name": prefix + str(label.resolve()), **sizes})
-    return dicts
+            lies = image.getexif().get(ExifTags.Base.Orientation) in LYING
+    except Exception:  # On damaged files, readers pass on whatever they meet.
+        return {}
+    return {"width": height, "height": width} if lies else {"width": width, "height": height}

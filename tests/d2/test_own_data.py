@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image
+from PIL import ExifTags, Image
 
 from focalnet_backbone.command.train_net import make_parser, run_command
 from focalnet_backbone.data_check.detectron2 import check_job
@@ -72,6 +72,27 @@ def test_labels_with_colours_are_read_by_their_values(tmp_path, masks):
     (image,) = DatasetCatalog.get(job.train_names[0])
     assert load_labels(image["sem_seg_file_name"]).tolist() == [[0, 255, 1], [2, 255, 0]]
     assert job.test_names == []
+
+
+def test_photos_are_listed_as_other_hosts_do_whatever_else_lies_beside_them(tmp_path):
+    photos, labels, elsewhere = (tmp_path / name for name in ("photos", "labels", "elsewhere"))
+    for folder in (photos / "folder.jpg", labels / "linked", elsewhere):
+        folder.mkdir(parents=True)
+    (photos / "linked").symlink_to(elsewhere)
+    (photos / "._1.jpg").write_bytes(b"left by a system")
+    for photo, label in ((photos / "1.jpg", labels / "1.png"), (elsewhere / "2.jpg", labels / "linked" / "2.png")):
+        turned = Image.Exif()
+        turned[ExifTags.Base.Orientation] = 6
+        Image.new("RGB", (3, 2)).save(photo, exif=turned)
+        Image.fromarray(np.array([[1, 0], [0, 1], [1, 1]], dtype=bool)).save(label)  # One bit a pixel.
+    job = load_job(TINY, SEMANTIC)
+    use_own_data(job, OwnData(Split(photos, labels), None, ("a", "b")))
+    images = DatasetCatalog.get(job.train_names[0])
+    assert [Path(image["file_name"]).name for image in images] == ["1.jpg", "2.jpg"]
+    assert [(image["width"], image["height"]) for image in images] == [(2, 3), (2, 3)]
+    assert load_labels(images[1]["sem_seg_file_name"]).tolist() == [[1, 0], [0, 1], [1, 1]]
+    assert job.train_mapper()(dict(images[0]))["sem_seg"].unique().tolist() in ([0, 1], [0, 1, 255])
+    assert check_job(job).findings.errors == []
 
 
 def test_a_label_with_a_value_that_is_no_class_is_found_before_training(masks, tmp_path):

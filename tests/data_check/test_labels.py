@@ -86,6 +86,10 @@ WARNINGS = {
         lambda root: (root / PHOTO).rename((root / PHOTO).with_suffix(".jpeg")),
         "1 photo of another ending: .*002.jpeg",
     ),
+    "photo behind a broken link": (
+        lambda root: (root / PHOTO).with_name("9.jpg").symlink_to("nowhere.jpg"),
+        "1 photo whose link leads nowhere: .*9.jpg",
+    ),
     "photo in capitals": (
         lambda root: (root / PHOTO).rename((root / PHOTO).with_suffix(".JPG")),
         "1 photo of another ending: .*002.JPG",
