@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from tests.openmmlab.conftest import ROOT
+from tests.openmmlab.conftest import ROOT, SAMPLE_CONFIG
 
 CONFIGS = Path(mmdet.__file__).parent / ".mim" / "configs"
 CLASSES = ("ball", "tile", "cone")
@@ -110,6 +110,15 @@ def write_small_mask2former(kind: str, folder: Path) -> tuple[Path, Path]:
     return _write(cfg, folder)
 
 
+def write_small_upernet(folder: Path) -> tuple[Path, Path]:
+    """The sample's UPerNet made smaller, of two stages."""
+    cfg = Config.fromfile(SAMPLE_CONFIG)
+    cfg.model.backbone.update(embed_dim=4, depths=[1, 1], focal_windows=[3, 3], focal_levels=[2, 2], out_indices=(0, 1))
+    cfg.model.decode_head.update(in_channels=[4, 8], in_index=[0, 1], channels=4)
+    cfg.model.auxiliary_head.update(in_channels=8, in_index=1)
+    return _write(cfg, folder)
+
+
 def _write(cfg: Config, folder: Path) -> tuple[Path, Path]:
     path = folder / "model.py"
     cfg.dump(path)
@@ -128,6 +137,8 @@ def _spread_scores(model: nn.Module) -> None:
         kind = name.rpartition(".")[0].rpartition(".")[2]
         if kind in ("fc_cls", "rpn_cls", "atss_cls", "retina_cls", "conv_cls", "conv_logits"):
             parameter.normal_(std=0.0 if name.endswith("bias") else 0.02 if kind == "retina_cls" else 0.3)
+        if kind == "conv_seg":
+            parameter.normal_(std=0.0 if name.endswith("bias") else 1.0)
         if name == "level_embed":
             parameter.normal_()
         if kind == "cls_embed" or "mask_embed" in name or kind == "mask_feature":

@@ -22,7 +22,7 @@ from focalnet_backbone.features.predictions import UnfitImage
 from focalnet_backbone.openmmlab.deploy import open_graph
 from focalnet_backbone.openmmlab.deploy.segmenters import PoolToGrid
 from focalnet_backbone.openmmlab.predict import OpenMMLabPredictor
-from tests.openmmlab.conftest import SAMPLE_CONFIG
+from tests.openmmlab.small_detectors import write_small_upernet
 
 
 @pytest.mark.parametrize("bins", [1, 2, 3, 6, (2, 5)])
@@ -34,27 +34,16 @@ def test_pooling_by_products_is_adaptive_pooling(bins, size):
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> Path:
-    cfg = Config.fromfile(SAMPLE_CONFIG)
-    cfg.merge_from_dict(
-        {
-            "model.backbone.embed_dim": 4,
-            "model.backbone.depths": (1, 1, 1, 1),
-            "model.decode_head.in_channels": (4, 8, 16, 32),
-            "model.decode_head.channels": 4,
-            "model.auxiliary_head.in_channels": 16,
-        }
-    )
-    path = tmp_path_factory.mktemp("config") / "tiny.py"
-    cfg.dump(path)
-    return path
+def model(tmp_path_factory) -> tuple[Path, Path]:
+    """The files of a UPerNet's config and of its checkpoint."""
+    return write_small_upernet(tmp_path_factory.mktemp("upernet"))
 
 
 @pytest.fixture(scope="module")
-def segmenter(config, trained, tmp_path_factory) -> Path:
-    """What the command line writes of a UPerNet that trained for a moment."""
+def segmenter(model, tmp_path_factory) -> Path:
+    """What the command line writes of it."""
     path = tmp_path_factory.mktemp("onnx") / "upernet.onnx"
-    assert export.main([str(config), str(trained.checkpoint), "--to", "onnx", "--out", str(path)]) == 0
+    assert export.main([*map(str, model), "--to", "onnx", "--out", str(path)]) == 0
     return path
 
 
@@ -68,8 +57,8 @@ def photos(sample_dataset, tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_file_predicts_the_labels_and_pictures_of_the_framework(segmenter, config, trained, photos, tmp_path):
-    assert predict.main([str(config), str(trained.checkpoint), str(photos), "--out", str(tmp_path / "eager")]) == 0
+def test_a_file_predicts_the_labels_and_pictures_of_the_framework(segmenter, model, photos, tmp_path):
+    assert predict.main([*map(str, model), str(photos), "--out", str(tmp_path / "eager")]) == 0
     assert predict.main([str(segmenter), str(photos), "--out", str(tmp_path / "onnx")]) == 0
     names = sorted(path.name for path in (tmp_path / "eager").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "onnx").iterdir())
@@ -79,31 +68,31 @@ def test_a_file_predicts_the_labels_and_pictures_of_the_framework(segmenter, con
         assert (expected != found).mean() < 1e-3, name
 
 
-def test_a_line_of_a_photo_is_labelled_by_the_file_and_left_out_by_the_framework(segmenter, config, trained, tmp_path):
+def test_a_line_of_a_photo_is_labelled_by_the_file_and_left_out_by_the_framework(segmenter, model, tmp_path):
     line = tmp_path / "line.png"
     Image.new("RGB", (900, 2)).save(line)  # Of whose height nothing is left at the config's scale of 128.
     assert predict.main([str(segmenter), str(line), "--out", str(tmp_path / "onnx")]) == 0
     assert Image.open(tmp_path / "onnx" / "line.png").size == (900, 2)
-    predictor = OpenMMLabPredictor(config, trained.checkpoint, device="cpu")
+    predictor = OpenMMLabPredictor(*model, device="cpu")
     with pytest.raises(UnfitImage, match=r"line\.png is 2x900, which the test pipeline cannot resize"):
         predictor.predict(line, np.zeros((2, 900, 3), np.uint8))
 
 
 @pytest.mark.parametrize("target", ["pt2", "torchscript"])
-def test_other_formats_agree_as_well(config, trained, tmp_path, target):
+def test_other_formats_agree_as_well(model, tmp_path, target):
     path = tmp_path / f"model{SUFFIXES[target]}"
-    arguments = [str(config), str(trained.checkpoint), "--to", target, "--out", str(path), "--size", "61x93"]
+    arguments = [*map(str, model), "--to", target, "--out", str(path), "--size", "61x93"]
     assert export.main(arguments) == 0
     report = json.loads((tmp_path / "model_report.json").read_text())
     assert max(max(one["differences"].values()) for one in report["comparisons"]) < 1e-3
 
 
-def test_a_file_tells_classes_colours_scale_and_the_checkpoint_s_hash(config, trained):
-    told = open_exportable(str(config), str(trained.checkpoint)).describe()
+def test_a_file_tells_classes_colours_scale_and_the_checkpoint_s_hash(model):
+    told = open_exportable(*map(str, model)).describe()
     assert told["classes"][0] == "ball"
     assert told["palette"][0] == [230, 60, 60]
     assert told["fit"] == (128, 128)
-    assert told["sha256"] == hashlib.sha256(trained.checkpoint.read_bytes()).hexdigest()
+    assert told["sha256"] == hashlib.sha256(model[1].read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -113,17 +102,17 @@ def test_a_file_tells_classes_colours_scale_and_the_checkpoint_s_hash(config, tr
         ({"model.data_preprocessor.test_cfg": {"size": (64, 64)}}, "pads to a size in testing"),
     ],
 )
-def test_what_a_file_cannot_hold_is_refused_by_name(config, trained, tmp_path, change, message):
-    cfg = Config.fromfile(config)
+def test_what_a_file_cannot_hold_is_refused_by_name(model, tmp_path, change, message):
+    cfg = Config.fromfile(model[0])
     cfg.merge_from_dict(change)
     cfg.dump(tmp_path / "changed.py")
     with pytest.raises(ValueError, match=message):
-        open_exportable(str(tmp_path / "changed.py"), str(trained.checkpoint))
+        open_exportable(str(tmp_path / "changed.py"), str(model[1]))
 
 
 @pytest.mark.parametrize("classes", [1, 2])
-def test_one_output_for_two_classes_is_labelled_by_its_threshold(config, photos, tmp_path, classes):
-    cfg = Config.fromfile(config)
+def test_one_output_for_two_classes_is_labelled_by_its_threshold(model, photos, tmp_path, classes):
+    cfg = Config.fromfile(model[0])
     cfg.model.decode_head.update(num_classes=classes, out_channels=1, threshold=0.51)
     cfg.model.decode_head.loss_decode.update(class_weight=None, use_sigmoid=True)
     cfg.dump(tmp_path / "binary.py")
