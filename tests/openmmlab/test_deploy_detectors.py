@@ -85,10 +85,10 @@ def test_a_file_predicts_the_objects_of_the_framework(name, photos, tmp_path):
     assert len(list((tmp_path / "onnx").glob("*_overlay.png"))) == (1 if fixed else 3)
 
 
-@pytest.mark.parametrize("target", ["pt2", "torchscript"])
-def test_other_formats_agree_as_well(mask_rcnn, tmp_path, target):
+@pytest.mark.parametrize(("name", "target"), [(MASK_RCNN, "pt2"), *((name, "torchscript") for name in SHRINK)])
+def test_other_formats_agree_as_well(name, target, tmp_path):
     path = tmp_path / f"model{SUFFIXES[target]}"
-    arguments = [*map(str, mask_rcnn), "--to", target, "--out", str(path), "--size", "61x93"]
+    arguments = [*map(str, write_small_detector(name, tmp_path)), "--to", target, "--out", str(path), "--size", "61x93"]
     assert export.main(arguments) == 0
     report = json.loads((tmp_path / "model_report.json").read_text())
     assert max(max(one["differences"].values()) for one in report["comparisons"]) < 1e-3

@@ -87,6 +87,13 @@ def test_a_file_predicts_what_the_framework_does(model, photos, tmp_path):
     assert told["outputs"] == list(open_exportable(*map(str, model)).outputs)
 
 
+def test_torchscript_agrees_as_well(model, tmp_path):
+    path = tmp_path / "model.pt"
+    assert export.main([*map(str, model), "--to", "torchscript", "--out", str(path), "--size", "61x93"]) == 0
+    report = json.loads((tmp_path / "model_report.json").read_text())
+    assert max(max(one["differences"].values()) for one in report["comparisons"]) < 1e-3
+
+
 def _check_files_of_instances(*folders: Path) -> None:
     expected, found = (
         sorted(json.loads((folder / "predictions.json").read_text()), key=itemgetter("category_id", "score"))

@@ -15,6 +15,8 @@ from mmdet.models.detectors import DINO, DeformableDETR
 from mmdet.models.layers.msdeformattn_pixel_decoder import MSDeformAttnPixelDecoder
 from torch import Tensor, nn
 
+from focalnet_backbone.features.preparation import sides
+
 Sizes = Sequence[tuple[int, int]]
 """Height and width of each map, in the order of their places in a sequence."""
 
@@ -49,7 +51,7 @@ class QueriedBoxes(nn.Module):
         """Boxes `(n, 4)` in an input of a size, scores and labels `(n,)`, the best first."""
         model = self.transformer
         shared = {
-            "spatial_shapes": [(x.shape[2], x.shape[3]) for x in maps],
+            "spatial_shapes": [sides(x, 2, 3) for x in maps],
             "level_start_index": None,
             "valid_ratios": maps[0].new_ones(1, len(maps), 2),
         }
@@ -67,7 +69,7 @@ class QueriedBoxes(nn.Module):
     def _propose(self, memory: Tensor, memory_mask: None, spatial_shapes: Sizes) -> tuple[Tensor, Tensor]:
         """`gen_encoder_output_proposals`: what is known of each place, and a box there before the sigmoid."""
         model = self.transformer
-        torch._check(memory.shape[1] >= model.num_queries)
+        torch._check(sides(memory, 1)[0] >= model.num_queries)
         widths = [
             torch.full((height * width, 2), 0.05 * 2.0**level) for level, (height, width) in enumerate(spatial_shapes)
         ]
