@@ -3,17 +3,19 @@
 A config needs one line: `custom_imports = dict(imports=["focalnet_backbone.openmmlab"])`.
 """
 
-from focalnet_backbone.openmmlab.compat import (
-    allow_mmpretrain,
+from focalnet_backbone.openmmlab.optional import defer_optional_packages  # isort: skip
+
+defer_optional_packages()
+
+from focalnet_backbone.openmmlab.compat import (  # noqa: E402
     allow_runner_checkpoints,
     format_configs_once,
     lend_modules,
 )
-from focalnet_backbone.openmmlab.loading import load_safely
+from focalnet_backbone.openmmlab.loading import load_safely  # noqa: E402
 
 lend_modules()
 allow_runner_checkpoints()
-allow_mmpretrain()
 format_configs_once()
 load_safely()
 

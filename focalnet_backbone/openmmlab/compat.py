@@ -7,10 +7,9 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from importlib.util import find_spec, spec_from_file_location
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import mmengine.config.config
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-MULTIMODAL = "mmpretrain.utils.dependency"
 LENT = {
     "mmcv._ext": "operators.py",
     **dict.fromkeys(("panopticapi", "panopticapi.evaluation", "panopticapi.utils"), "panoptic.py"),
@@ -46,44 +44,6 @@ def lend_modules() -> None:
     """
     if not any(isinstance(finder, _LentModules) for finder in sys.meta_path):
         sys.meta_path.append(_LentModules())
-
-
-class _MultimodalFinder(MetaPathFinder):
-    """Finds the module in which mmpretrain decides whether its models of images and text can be imported."""
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(fullname, path) if fullname == MULTIMODAL else None
-        if spec is not None:
-            spec.loader = _MultimodalLoader(fullname, spec.origin)
-        return spec
-
-
-class _MultimodalLoader(SourceFileLoader):
-    def exec_module(self, module: ModuleType) -> None:
-        super().exec_module(module)
-        _leave_out_multimodal(module)
-
-
-def _leave_out_multimodal(module: ModuleType) -> None:
-    """Let mmpretrain do without its models of images and text, if transformers lacks what they are made of.
-
-    It asks for transformers 4.28 or newer, and takes functions from it that version 5 does not have. The text tells
-    whether they are there, where an import would cost each start of mmdetection five seconds.
-    """
-    transformers = find_spec("transformers")
-    for folder in (transformers and transformers.submodule_search_locations) or ():
-        source = Path(folder, "modeling_utils.py")
-        if source.is_file() and "apply_chunking_to_forward" in source.read_text(encoding="utf-8"):
-            return
-    module.WITH_MULTIMODAL = False
-
-
-def allow_mmpretrain() -> None:
-    """Let `mmpretrain.models` be imported beside a transformers that is too new for a part of it."""
-    if MULTIMODAL in sys.modules:
-        _leave_out_multimodal(sys.modules[MULTIMODAL])
-    elif not any(isinstance(finder, _MultimodalFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _MultimodalFinder())
 
 
 def _statistic(cls: type, name: str) -> Any:

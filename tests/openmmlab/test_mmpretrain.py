@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain import ImageClassificationInferencer, get_model
 from mmpretrain.registry import DATASETS
+from mmpretrain.utils import dependency
 from PIL import Image
 
 from focalnet_backbone import FocalNetConfig, command
@@ -21,6 +22,7 @@ from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.formats import export_state_dict
 from focalnet_backbone.models import FocalNetForImageClassification
 from focalnet_backbone.openmmlab import load_classifier
+from focalnet_backbone.openmmlab.optional import defer_optional_packages
 from focalnet_backbone.openmmlab.runners import load_config
 from focalnet_backbone.own_data import OwnData, Split
 from tests.openmmlab.conftest import ROOT
@@ -219,13 +221,34 @@ def test_a_config_builds_the_published_model(path):
     assert cfg.model.backbone.drop_path_rate == 0.2
 
 
-def test_mmpretrain_can_be_imported_beside_the_newest_transformers():
+def test_openmmlab_is_imported_beside_the_newest_transformers_and_imports_large_packages_when_they_are_used():
     code = (
-        "import mmpretrain.utils, focalnet_backbone.openmmlab, mmpretrain.models\n"
+        "import focalnet_backbone.openmmlab, mmpretrain.models, mmdet.models, mmseg.models, sys\n"
         "from mmpretrain.registry import MODELS\n"
         "assert MODELS.get('FocalNet') and MODELS.get('ImageClassifier')\n"
+        "large = {'transformers', 'timm', 'sklearn', 'matplotlib.pyplot'}\n"
+        "assert not large & {*sys.modules}, large & {*sys.modules}\n"
+        "import torch\n"
+        "from mmengine.optim import build_optim_wrapper\n"
+        "wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adafactor', lr=0.5, relative_step=False))\n"
+        "adafactor = build_optim_wrapper(torch.nn.Linear(2, 3), wrapper).optimizer\n"
+        "import transformers\n"
+        "assert type(adafactor) is transformers.Adafactor and adafactor.param_groups[0]['lr'] == 0.5\n"
+        "from mmdet.models.language_models import bert\n"
+        "assert bert.BertConfig(hidden_size=8, num_attention_heads=2).hidden_size == 8\n"
+        "assert bert.HFBertModel.from_pretrained == transformers.BertModel.from_pretrained\n"
+        "from mmdet.models.dense_heads import paa_head\n"
+        "assert paa_head.skm.GaussianMixture(2).n_components == 2\n"
+        "timm = dict(type='mmseg.TIMMBackbone', model_name='resnet10t', features_only=True, pretrained=False)\n"
+        "assert [x.shape[1] for x in MODELS.build(timm)(torch.zeros(1, 3, 64, 64))] == [64, 64, 128, 256, 512]\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=True)
+
+
+def test_mmpretrain_that_was_imported_before_the_plugin_does_without_its_models_of_text_too(monkeypatch):
+    monkeypatch.setattr(dependency, "WITH_MULTIMODAL", True)
+    defer_optional_packages()
+    assert not dependency.WITH_MULTIMODAL
 
 
 def test_a_config_file_is_what_mmengine_reads_by_the_packages_name():
