@@ -23,7 +23,7 @@ from focalnet_backbone.data_check.findings import DataError
 from focalnet_backbone.detectron2.jobs import Job, load_job
 from focalnet_backbone.detectron2.own_data import use_own_data
 from focalnet_backbone.detectron2.train import claim_output_dir, evaluate_weights, refuse_older_training, train
-from focalnet_backbone.system.command_line import fail, one_line, parse, program, say_interrupted
+from focalnet_backbone.system.command_line import fail, one_line, parse, printable, program, say_interrupted
 from focalnet_backbone.system.interruption import Stopped, end_with_parent
 from focalnet_backbone.system.outputs import result_file
 
@@ -91,7 +91,7 @@ def main(args: argparse.Namespace) -> None:
     for name in ("detectron2", "fvcore", "focalnet_backbone"):
         setup_logger(str(output_dir), comm.get_rank(), name=name)
     for note in job.notes:
-        logger.info("own data: %s", note)
+        logger.info("own data: %s", printable(note))
     if args.eval_only:
         results = evaluate_weights(job, last=args.resume)
     else:

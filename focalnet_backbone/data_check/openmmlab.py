@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,11 +95,7 @@ class _Together:
         self.learnt.judge(findings)
         for folder, suffixes in self.photos.items():
             read = tuple(suffixes)
-            files = files_within(folder)
-            lost = [path for path in files if path.endswith(read) and os.path.islink(path) and not os.path.exists(path)]
-            cure = "it is left out: put its file there, or take the link away"
-            findings.count(folder, "photo", "whose link leads nowhere", lost, cure, error=False)
-            unread = [path for path in files if not path.endswith(read) and _is_photo(path)]
+            unread = [path for path in files_within(folder) if not path.endswith(read) and _is_photo(path)]
             cure = f"the config reads *{', *'.join(sorted(read))} only: rename them, or set img_suffix"
             findings.count(folder, "photo", "of another ending", unread, cure, error=False)
         for folder, (suffixes, paths) in self.labels.items():
@@ -162,7 +160,7 @@ class _Check:
 
     def _photos(self, paths: list[str], loading: list[Callable], place: str, findings: Findings) -> dict[str, dict]:
         image = [step for step in loading if type(step).__name__.startswith("LoadImage")]
-        if not image or any("://" in path for path in paths[:1]):  # Not on this machine.
+        if not image or any(re.match(r"[\w+.-]+://", path) for path in paths[:1]):  # Not on this machine.
             return {path: {} for path in paths}
         photos = look_at_photos(paths, _LoadImage(image[0]), f"mmengine {_version(image[0])} {image[0]!r}")
         judge_photos(photos, place, findings)
@@ -256,12 +254,21 @@ class _Check:
             return None
         loading = self._loading()
         photos = self._photos([sample["img_path"] for sample in samples], loading, str(folder), self.findings)
+        if folder != ".":
+            self._tell_lost({sample["img_path"] for sample in samples}, str(folder))
         if suffix and Path(folder).is_dir():
             self.together.photos[str(folder)].add(suffix)
         label_loading = [step for step in loading if not type(step).__name__.startswith("LoadImage")]
         if label_loading and samples[0].get("seg_map_path"):
             return self._check_labels(dataset, samples, photos, _LoadLabel(label_loading, samples[0]))
         return self._count_instances(samples, photos, folder)
+
+    def _tell_lost(self, listed: set[str], folder: str) -> None:
+        """Add photos that the dataset leaves out as there is nothing behind their names."""
+        others = (path for path in files_within(folder) if path not in listed and _is_photo(path))
+        lost = [path for path in others if os.path.islink(path) and not os.path.exists(path)]
+        cure = "it is left out: put its file there, or take the link away"
+        self.findings.count(folder, "photo", "whose link leads nowhere", lost, cure, error=False)
 
     def _check_labels(self, dataset: Any, samples: list[dict], photos: dict[str, dict], load: _LoadLabel) -> Split:
         paths = [sample["seg_map_path"] for sample in samples]
@@ -316,6 +323,9 @@ class _Check:
         self.findings.count(folder, "label", "that is no class", foreign, f"there are {len(self.classes)} classes")
         if not found and self.name == "train":
             self.findings.add(f"{folder}: no object or label to learn from")
+        absent = [repr(name) for label, name in enumerate(self.classes) if not found[label]]
+        what = "without a photo" if samples and "gt_label" in samples[0] else "without an object"
+        self.findings.count(folder, "class", what, absent, "nothing is learnt or measured of it", error=False)
         names = self.classes or [str(label) for label in sorted(found)]
         return Split(
             name=self.name,
@@ -411,4 +421,6 @@ def _version(part: Any) -> str:
 
 
 def _tell(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return f"a link leads back to a folder that it lies in: {str(error.filename)[:200]}"
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -155,6 +155,8 @@ def files_within(folder: str) -> list[str]:
 def _other_spelling(missing: list[str]) -> str:
     """What to do about missing photos: a file of nearly their name is named."""
     for path in missing[:3]:
+        if os.path.islink(path):
+            return f"{Path(path).name!r} is a link that leads nowhere"
         folder = Path(path).parent
         if folder.is_dir():
             plain = _plain(Path(path).name)

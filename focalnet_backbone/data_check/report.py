@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tabulate import tabulate
 
 from focalnet_backbone.data_check.findings import Findings
+from focalnet_backbone.system.command_line import printable
 
 CLASSES_SHOWN = 100
 
@@ -92,7 +93,9 @@ class Report:
                     del row[column]
         names = list(dict.fromkeys(name for split in self.splits for name in split.counts))
         headers = ["class", *(f"{split.name} {split.unit}" for split in self.splits)]
-        classes = [[name, *(split.counts.get(name) for split in self.splits)] for name in names[:CLASSES_SHOWN]]
+        classes = [
+            [printable(name), *(split.counts.get(name) for split in self.splits)] for name in names[:CLASSES_SHOWN]
+        ]
         more = f"\n... and {len(names) - CLASSES_SHOWN} more classes" if len(names) > CLASSES_SHOWN else ""
         options = {"tablefmt": "simple", "intfmt": ",", "missingval": "-"}
         return f"{tabulate(rows, 'keys', **options)}\n\n{tabulate(classes, headers, **options)}{more}"

@@ -12,6 +12,7 @@ from focalnet_backbone.detectron2.jobs import load_job
 from focalnet_backbone.detectron2.jobs.from_lazy import LazyJob
 from focalnet_backbone.detectron2.own_data import use_own_data
 from focalnet_backbone.own_data import OwnData
+from focalnet_backbone.system.command_line import printable
 
 
 def flatten(path: Path, values: Sequence[str] = (), own_data: OwnData | None = None) -> str:
@@ -30,6 +31,6 @@ def flatten(path: Path, values: Sequence[str] = (), own_data: OwnData | None = N
     job = load_job(path, values if lazy else [word for value in values for word in value.split("=", 1)])
     if own_data:
         use_own_data(job, own_data)
-        print("\n".join(f"own data: {note}" for note in job.notes))
+        print("\n".join(f"own data: {printable(note)}" for note in job.notes))
     text = OmegaConf.to_yaml(job.cfg) if isinstance(job, LazyJob) else job.cfg.dump()
     return f"# {path.stem}, written whole by focalnet-backbone {__version__}.\n{text}"

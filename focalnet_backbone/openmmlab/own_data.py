@@ -146,6 +146,9 @@ def _detection(cfg: Config, data: OwnData, notes: list[str]) -> int:
 
 def _classification(cfg: Config, data: OwnData, notes: list[str]) -> int:
     """Set the data loaders and evaluators of mmpretrain. Returns the number of classes."""
+    hidden = [entry for _, split in _splits(data) for entry in split.images.glob(".*") if entry.is_dir()]
+    if hidden:
+        raise ValueError(f"{min(hidden)} is a hidden folder, which mmpretrain takes for a class: take it away")
     found = {name: list_classes(split.images) for name, split in _splits(data)}
     classes = next(iter(found.values()))
     for name, split in _splits(data):

@@ -27,6 +27,7 @@ from focalnet_backbone.openmmlab.resume import check_same_run
 from focalnet_backbone.openmmlab.stopping import shield_workers
 from focalnet_backbone.openmmlab.unread import freeze_unread
 from focalnet_backbone.own_data import OwnData
+from focalnet_backbone.system.command_line import printable
 from focalnet_backbone.system.outputs import result_file
 
 CheckData: TypeAlias = Callable[[Config, tuple[str, ...]], None]
@@ -58,7 +59,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None, own_dat
         raise ValueError(f"{path} is no valid config: {type(error).__name__}: {error}") from error
     for note in use_own_data(cfg, own_data) if own_data else ():
         if os.environ.get("RANK", "0") == "0":
-            print(f"own data: {note}")
+            print(f"own data: {printable(note)}")
     if options:
         cfg.merge_from_dict(options)
     init_default_scope(cfg.get("default_scope") or "mmengine")

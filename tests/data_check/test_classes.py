@@ -96,6 +96,14 @@ def test_a_right_dataset_is_shown_as_a_table(check, tmp_path, host):
     assert ["tile", "4", "4"] in rows
 
 
+def test_a_name_that_would_steer_the_terminal_is_escaped(check, tmp_path):
+    rename = lambda content: content["categories"][0].update(name="b\x1b[31mall")  # noqa: E731
+    found = check.detectron2(make_coco(tmp_path / "train", rename), make_coco(tmp_path / "val", rename, seed=1))
+    assert found.status == 0
+    assert "\x1b" not in found.table
+    assert r"b\x1b[31mall" in found.table
+
+
 def test_a_photo_in_both_splits_is_told(check, data):
     train, _ = data
     for host in ("detectron2", "mmdet"):

@@ -85,6 +85,10 @@ ERRORS = {
     "boxes as fractions": (boxes(lambda x, y, w, h: [x / 40, y / 32, w / 40, h / 32]), "boxes are fractions"),
     "iscrowd as text": (first(iscrowd="no"), "1 annotation whose iscrowd is neither 0 nor 1: annotation 3"),
     "photo not there": (lambda c: c["images"][1].update(file_name="x.png"), "1 photo is not there: .*x.png"),
+    "photo at an address": (
+        lambda c: [image.update(file_name=f"http://localhost/{image['file_name']}") for image in c["images"]] and None,
+        "4 photos are not there: .*localhost/001.png",
+    ),
     "photo of other letters": (lambda c: c["images"][1].update(file_name="002.PNG"), "the folder has '002.png'"),
     "other size": (lambda c: c["images"][1].update(width=32, height=40), r"002.png \(40x32, in the file 32x40\)"),
     "width null": (lambda c: c["images"][1].update(width=None), "1 image whose width or height .*: 002.png"),

@@ -20,6 +20,7 @@ from PIL import Image
 from focalnet_backbone import FocalNetConfig, command
 from focalnet_backbone.checkpoints import CheckpointError
 from focalnet_backbone.checkpoints.formats import export_state_dict
+from focalnet_backbone.data_check.openmmlab import check_config
 from focalnet_backbone.models import FocalNetForImageClassification
 from focalnet_backbone.openmmlab import load_classifier
 from focalnet_backbone.openmmlab.optional import defer_optional_packages
@@ -169,6 +170,22 @@ def test_a_folder_a_class_is_put_in_the_place_of_imagenet(photos):
     assert [sample["gt_label"] for sample in val] == [1, 2]
     with pytest.raises(ValueError, match="squares, such as --size 64"):
         load_config(OWN, None, OwnData(data.train, None, size=(96, 64)))
+
+
+def test_a_class_without_photos_a_lost_link_and_a_hidden_folder_are_told(photos):
+    (photos / "train" / "zebra").mkdir()
+    (photos / "val" / "zebra").mkdir()
+    first = sorted((photos / "train").iterdir())[0]
+    (first / "lost.jpg").symlink_to("nowhere.jpg")
+    data = OwnData(Split(photos / "train"), Split(photos / "val"))
+    findings = check_config(load_config(OWN, None, data)).findings
+    assert findings.errors == []
+    told = "\n".join(findings.warnings)
+    assert "1 class without a photo: 'zebra'" in told
+    assert f"1 photo whose link leads nowhere: {first / 'lost.jpg'}" in told
+    (photos / "val" / ".cache").mkdir()
+    with pytest.raises(ValueError, match=r"val/\.cache is a hidden folder"):
+        load_config(OWN, None, data)
 
 
 def test_folders_that_differ_between_splits_are_named(photos):
