@@ -28,13 +28,17 @@ SERVE = Path(__file__).parents[1] / "examples" / "serve.py"
 LIMITS = {"body": 200_000, "pixels": 250_000, "waiting": 16, "batch": 4, "seconds": 1.0}
 
 
+def _load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def serve():
-    spec = importlib.util.spec_from_file_location("serve", SERVE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["serve"] = module
-    spec.loader.exec_module(module)
-    yield module
+    yield _load(SERVE)
     del sys.modules["serve"]
 
 
@@ -175,3 +179,15 @@ def test_hundreds_of_clients_some_hostile_get_their_answers_within_bounded_memor
     assert max(app.state.batcher.batches) > 1  # Photos that waited were run together.
     assert _peak() - before < 150 << 20
     assert app.state.batcher.taken == 0
+
+
+def test_the_example_of_load_counts_answers_and_refusals(service, tmp_path, capsys):
+    (tmp_path / "photo.png").write_bytes(as_png(photo(0)))
+    arguments = [service[0], str(tmp_path / "photo.png"), "--requests", "40", "--clients", "4", "--hostile", "10"]
+    assert _load(SERVE.with_name("load_service.py")).main(arguments) == 0
+    first, _, *answers = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert first[1:] == ["answers", "a", "second", "from", "4", "clients"]
+    assert ["30", "photo", "200"] in answers
+    assert ["8", "hostile", "400"] in answers
+    # Of uploads that are too long, the service answers some, and closes others that go on.
+    assert sum(int(count) for count, kind, _ in answers if kind == "hostile") == 10

@@ -97,6 +97,7 @@ RULES = [
     # models.md
     Rule("python tools/pretrain_mim.py *", add="--steps 1 --warmup-steps 0 --batch-size 2"),
     Rule("python examples/serve.py *", needs="to run until it is stopped; tests/test_serve.py does"),
+    Rule("python examples/load_service.py *", needs="a service that runs; tests/test_serve.py does so"),
     Rule("curl *", needs="the service of the line before"),
     # explore.md, report.md
     Rule("focalnet explore *", add="--fields 1 --max-size 64"),
