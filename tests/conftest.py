@@ -27,6 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parent / "data"
 TOOLS = Path(__file__).parents[1] / "tools"
+WARM = Path(__file__).with_name("warm.py")
 REFERENCE_KNOBS = {
     "use_postln": "use_post_layernorm",
     "use_postln_in_modulation": "use_post_layernorm_in_modulation",
@@ -77,6 +78,26 @@ def complete_environment() -> dict[str, str]:
     result = subprocess.run([*inspect, "--repo", str(TOOLS.parent)], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "", f"set up {sys.prefix} for {TOOLS.parent} first: it lacks {result.stdout}"
     return {**os.environ, "FOCALNET_VENV": sys.prefix}
+
+
+@pytest.fixture(scope="session")
+def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An environment whose `bin/python` runs programs that find the frameworks imported: see `tests/warm.py`."""
+    folder = tmp_path_factory.mktemp("warm")
+    address, python = folder / "socket", folder / "bin" / "python"
+    python.parent.mkdir()
+    # What looks for packages sees the environment as it is.
+    cold = f'case " $* " in *" pip "* | *inspect_environment.py*) exec "{sys.executable}" "$@" ;; esac'
+    python.write_text(f'#!/bin/sh\n{cold}\nexec "{sys.executable}" -I -S "{WARM}" "{address}" "$@"\n')
+    python.chmod(0o755)
+    variables = {**os.environ, "PYTHONPATH": str(TOOLS.parent)}
+    command = [sys.executable, str(WARM), str(address)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=variables) as server:
+        try:
+            assert server.stdout.readline() == b"serves\n"
+            yield folder
+        finally:
+            server.terminate()
 
 
 @pytest.fixture

@@ -18,13 +18,14 @@ from tests.conftest import TOOLS
 
 
 @pytest.fixture(scope="module")
-def demo(complete_environment, tmp_path_factory) -> SimpleNamespace:
+def demo(complete_environment, warm_environment, tmp_path_factory) -> SimpleNamespace:
     """A finished demo: its `folder`, and `run()` to run it again, which returns what it printed."""
+    environment = {**complete_environment, "FOCALNET_VENV": str(warm_environment)}
     folder = tmp_path_factory.mktemp("demo") / "out"
 
     def run() -> str:
         command = ["bash", str(TOOLS / "demo.sh"), "--all", "--quick", str(folder)]
-        result = subprocess.run(command, capture_output=True, text=True, env=complete_environment, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
         return result.stdout
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -132,47 +134,74 @@ def test_a_framework_that_is_not_installed_is_one_line(run, monkeypatch):
 
 
 WITHOUT = """
-import runpy, sys
-package, folder, *lines = sys.argv[1:]
+import json, os, runpy, sys
+import torch, torchvision  # Once for all.
+cases, tools = json.loads(sys.argv[1]), sys.argv[2]
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == package:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
-for line in lines:
-    sys.argv = line.split()
-    try:
-        runpy.run_path(f"{folder}/{sys.argv[0]}", run_name="__main__")
-    except SystemExit as end:
-        print(end.code)
+for package, lines in cases.items():
+    if os.fork():
+        os.wait()
+        continue
+    os.chdir(package)
+    for stream, name in (1, "out.txt"), (2, "errors.txt"):
+        os.dup2(os.open(os.path.join("..", f"{package}_{name}"), os.O_WRONLY | os.O_CREAT), stream)
+    for line in lines:
+        sys.argv = line.split()
+        try:
+            runpy.run_path(f"{tools}/{sys.argv[0]}", run_name="__main__")
+        except SystemExit as end:
+            print(end.code)
+    break
 """
+LACKING = {
+    "mmengine": [
+        "train.py x.py",
+        "test.py x.py x.pth",
+        f"check_data.py {SEG}",
+        f"predict.py {SEG} x.pth {SEG} --out x",
+    ],
+    "mmpretrain": [f"train.py {SEG}"],
+    "detectron2": ["train_net.py", f"check_data.py {D2}"],
+    "matplotlib": ["visualize.py --what kernels --out x"],
+    "fvcore": ["analyze_model.py focalnet_tiny_srf"],
+}
+
+
+@pytest.fixture(scope="module")
+def lacking(tmp_path_factory) -> Path:
+    """Where a folder for each package holds what tools left that ran without it, and files beside it what they said."""
+    place = tmp_path_factory.mktemp("lacking")
+    base = "_base_ = ['mmpretrain::_base_/default_runtime.py']\n"
+    for package in LACKING:
+        (place / package).mkdir()
+        (place / package / SEG).write_text(base + "custom_imports = dict(imports=['mmpretrain.models'])\n")
+    subprocess.run([sys.executable, "-c", WITHOUT, json.dumps(LACKING), str(TOOLS)], cwd=place, check=True)
+    return place
 
 
 @pytest.mark.parametrize(
-    ("package", "lines", "cure"),
+    ("package", "cure"),
     [
-        (
-            "mmengine",
-            ["train.py x.py", "test.py x.py x.pth", f"check_data.py {SEG}", f"predict.py {SEG} x.pth {SEG} --out x"],
-            'pip install "focalnet-backbone[openmmlab,mmcv-lite]"',
-        ),
-        ("mmpretrain", [f"train.py {SEG}"], 'pip install "focalnet-backbone[openmmlab,mmcv-lite,mmpretrain]"'),
-        ("detectron2", ["train_net.py", f"check_data.py {D2}"], "`focalnet doctor detectron2` says how to get it"),
-        ("matplotlib", ["visualize.py --what kernels --out x"], 'pip install "focalnet-backbone[viz]"'),
-        ("fvcore", ["analyze_model.py focalnet_tiny_srf"], 'pip install "focalnet-backbone[analysis]"'),
+        ("mmengine", 'pip install "focalnet-backbone[openmmlab,mmcv-lite]"'),
+        ("mmpretrain", 'pip install "focalnet-backbone[openmmlab,mmcv-lite,mmpretrain]"'),
+        ("detectron2", "`focalnet doctor detectron2` says how to get it"),
+        ("matplotlib", 'pip install "focalnet-backbone[viz]"'),
+        ("fvcore", 'pip install "focalnet-backbone[analysis]"'),
     ],
-    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+    ids=LACKING,
 )
-def test_each_tool_names_the_pip_line_of_a_package_that_is_missing(package, lines, cure, tmp_path):
-    base = "_base_ = ['mmpretrain::_base_/default_runtime.py']\n"
-    (tmp_path / SEG).write_text(base + "custom_imports = dict(imports=['mmpretrain.models'])\n")
-    command = [sys.executable, "-c", WITHOUT, package, str(TOOLS), *lines]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert [line for line in ended.stdout.splitlines() if line.isdigit()] == ["2"] * len(lines), ended.stderr
-    said = [line for line in ended.stderr.splitlines() if re.match(r"\w+\.py: ", line)]
+def test_each_tool_names_the_pip_line_of_a_package_that_is_missing(package, cure, lacking):
+    lines = LACKING[package]
+    output, errors = ((lacking / f"{package}_{name}.txt").read_text() for name in ("out", "errors"))
+    assert [line for line in output.splitlines() if line.isdigit()] == ["2"] * len(lines), errors
+    said = [line for line in errors.splitlines() if re.match(r"\w+\.py: ", line)]
     for line, told in zip(lines, said, strict=True):
         assert re.fullmatch(rf"{line.split()[0]}: {package}[.\w]* is not installed: {re.escape(cure)}", told)
-    assert [path.name for path in tmp_path.iterdir()] == [SEG]
+    assert [path.name for path in (lacking / package).iterdir()] == [SEG]
 
 
 def test_pip_lines_name_extras_that_there_are():

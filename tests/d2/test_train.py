@@ -149,11 +149,12 @@ torch.save = save_or_die
 
 
 @pytest.mark.parametrize("moment", [IN_AN_ITERATION, IN_A_CHECKPOINT], ids=["iteration", "checkpoint"])
-def test_a_run_that_was_killed_goes_on_to_the_same_end(sample, tmp_path, trained, moment):
+def test_a_run_that_was_killed_goes_on_to_the_same_end(sample, tmp_path, trained, moment, warm_environment):
     program = "import os, signal, sys, torch\nfrom detectron2.engine import SimpleTrainer\n" + moment
     program += "from focalnet_backbone.command.train_net import run_command\nrun_command(sys.argv[1:])"
     out = tmp_path / "out"
-    killed = subprocess.run([sys.executable, "-c", program, *arguments(sample, out, splits=("train",))])
+    python = warm_environment / "bin" / "python"
+    killed = subprocess.run([python, "-c", program, *arguments(sample, out, splits=("train",))])
     assert killed.returncode == -signal.SIGKILL
     assert not (out / "model_final.pth").exists()
     run_command(arguments(sample, out, "--resume", splits=("train",)))
@@ -173,11 +174,13 @@ def test_a_run_that_was_killed_before_its_final_checkpoint_gets_it(sample, tmp_p
 SIGTERM_IN_AN_ITERATION = IN_AN_ITERATION.replace("SIGKILL", "SIGTERM")
 
 
-def test_a_run_that_a_scheduler_ends_leaves_a_checkpoint_and_goes_on_to_the_same_end(sample, tmp_path, trained, capfd):
+def test_a_run_that_a_scheduler_ends_leaves_a_checkpoint_and_goes_on_to_the_same_end(
+    sample, tmp_path, trained, capfd, warm_environment
+):
     program = "import os, signal, sys\nfrom detectron2.engine import SimpleTrainer\n" + SIGTERM_IN_AN_ITERATION
     program += "from focalnet_backbone.command.train_net import run_command\nrun_command(sys.argv[1:])"
     out = tmp_path / "out"
-    command = [sys.executable, "-c", program, *arguments(sample, out, splits=("train",))]
+    command = [warm_environment / "bin" / "python", "-c", program, *arguments(sample, out, splits=("train",))]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in ended.stderr

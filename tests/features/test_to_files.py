@@ -325,13 +325,15 @@ def test_the_tool_answers_a_wrong_argument_in_one_line(photos, tmp_path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
-def test_two_processes_share_the_work(photos, tmp_path, run_tool):
+def test_two_processes_share_the_work(photos, tmp_path, run_tool, warm_environment):
     add_bad_files(photos)
     no_text = photos / os.fsdecode(b"\xff.png")
     no_text.write_bytes(b"no image, and a name that cannot be printed as it is")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    python = str(warm_environment / "bin" / "python")
+    launcher = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, str(TOOL), str(photos), "--out", str(tmp_path / "out"), *SMALL]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    variables = {**os.environ, "PYTHON_EXEC": python}  # That of torchrun's processes.
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     assert "3 written, 0 skipped (done before), 3 failed" in result.stdout
     assert result.returncode == 1
     assert r"photos/\udcff.png" in result.stderr

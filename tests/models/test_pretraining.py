@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -135,15 +134,17 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(photographs, tm
     assert not list(tmp_path.glob(".unfinished*"))
 
 
-def test_two_processes_have_the_curve_of_one_and_share_checkpoints(photographs, tmp_path):
+def test_two_processes_have_the_curve_of_one_and_share_checkpoints(photographs, tmp_path, warm_environment):
     config = CONFIG.replace(drop_path_rate=0.0, hidden_dropout_prob=0.0)
     run(photographs, tmp_path / "one", config=config)
     config.save_pretrained(tmp_path)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(TOOL)]
+    python = str(warm_environment / "bin" / "python")
+    command = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(TOOL)]
     command += [str(photographs), "--config", str(tmp_path), "--out", str(tmp_path / "two"), "--workers", "0"]
     command += ["--image-size", "32", "--mask-block", "8", "--steps", "6", "--batch-size", "4", "--lr", "1e-3"]
     command += ["--warmup-steps", "2", "--checkpoint-every", "2", "--device", "cpu"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    variables = {**os.environ, "PYTHON_EXEC": python}  # That of torchrun's processes.
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=variables)
     assert result.returncode == 0, result.stderr
     one, two = loss_curve(tmp_path / "one"), loss_curve(tmp_path / "two")
     assert one.keys() == two.keys()

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import mmseg
 import numpy as np
 import pytest
 import torch
@@ -66,7 +65,9 @@ def test_training_writes_checkpoints_that_a_safe_load_reads(trained):
     assert not [path for path in trained.work_dir.iterdir() if "unfinished" in path.name]
 
 
-def test_a_killed_run_resumes_to_the_same_losses_and_weights(trained, run_training, tiny_options, tmp_path):
+def test_a_killed_run_resumes_to_the_same_losses_and_weights(
+    trained, run_training, tiny_options, tmp_path, warm_environment
+):
     (tmp_path / "killer.py").write_text(KILLER)
     config = tmp_path / "killed.py"
     config.write_text(
@@ -75,7 +76,8 @@ def test_a_killed_run_resumes_to_the_same_losses_and_weights(trained, run_traini
         "custom_hooks = [dict(type='KillHook')]\n"
     )
     work_dir = tmp_path / "work"
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), str(config), "--work-dir", str(work_dir)]
+    python = str(warm_environment / "bin" / "python")
+    command = [python, str(ROOT / "tools" / "train.py"), str(config), "--work-dir", str(work_dir)]
     # Iteration 3 is lost: the checkpoint is that of iteration 2, with validation after it.
     variables = environment(KILL_AFTER="3")
     variables["PYTHONPATH"] += os.pathsep + str(tmp_path)
@@ -166,21 +168,16 @@ def test_the_last_checkpoint_is_the_named_one_or_else_the_newest_whole_one(tmp_p
     assert latest_checkpoint(tmp_path).name == "iter_2.pth"
 
 
-def test_mmseg_s_own_tool_trains_the_config(tiny_options, tmp_path):
-    tool = Path(mmseg.__file__).parent / ".mim" / "tools" / "train.py"
-    command = [sys.executable, str(tool), str(SAMPLE_CONFIG), "--work-dir", str(tmp_path / "work")]
-    subprocess.run([*command, "--cfg-options", *tiny_options], cwd=tmp_path, env=environment(), check=True)
-    assert (tmp_path / "work" / "iter_4.pth").exists()
-
-
-def test_two_processes_train_and_test_on_the_cpu(tiny_options, tmp_path, capfd):
+def test_two_processes_train_and_test_on_the_cpu(tiny_options, tmp_path, capfd, warm_environment):
+    python = str(warm_environment / "bin" / "python")
+    variables = environment(FOCALNET_VENV=str(warm_environment), PYTHON_EXEC=python)  # That of torchrun's processes.
     options = ["--cfg-options", *tiny_options, "model.decode_head.norm_cfg.type=SyncBN", "train_cfg.max_iters=2"]
     work = ["--work-dir", str(tmp_path / "work")]
     train = ["bash", str(ROOT / "tools" / "dist_train.sh"), str(SAMPLE_CONFIG), "2", *work, *options]
-    subprocess.run(train, cwd=tmp_path, env=environment(), check=True)
+    subprocess.run(train, cwd=tmp_path, env=variables, check=True)
     checkpoint = tmp_path / "work" / "iter_2.pth"
     test = ["bash", str(ROOT / "tools" / "dist_test.sh"), str(SAMPLE_CONFIG), str(checkpoint), "2", *work, *options]
-    subprocess.run(test, cwd=tmp_path, env=environment(), check=True)
+    subprocess.run(test, cwd=tmp_path, env=variables, check=True)
     assert "mIoU" in "".join(capfd.readouterr())
 
 
