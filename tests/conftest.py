@@ -86,10 +86,16 @@ def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     folder = tmp_path_factory.mktemp("warm")
     address, python = folder / "socket", folder / "bin" / "python"
     python.parent.mkdir()
+    cold = f'exec "{sys.executable}" "$@"'
     # What looks for packages sees the environment as it is.
-    cold = f'case " $* " in *" pip "* | *inspect_environment.py*) exec "{sys.executable}" "$@" ;; esac'
-    python.write_text(f'#!/bin/sh\n{cold}\nexec "{sys.executable}" -I -S "{WARM}" "{address}" "$@"\n')
+    some = f'case " $* " in *" pip "* | *inspect_environment.py*) {cold} ;; esac'
+    warm = f'exec "{sys.executable}" -I -S "{WARM}" "{address}" "$@"'
+    only_linux_can = hasattr(os, "pidfd_open")
+    python.write_text("\n".join(["#!/bin/sh", some, warm] if only_linux_can else ["#!/bin/sh", cold]) + "\n")
     python.chmod(0o755)
+    if not only_linux_can:
+        yield folder
+        return
     variables = {**os.environ, "PYTHONPATH": str(TOOLS.parent)}
     command = [sys.executable, str(WARM), str(address)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=variables) as server:
