@@ -120,9 +120,11 @@ def _write_pt2(program: torch.export.ExportedProgram, exportable: Exportable, pa
 
 def _write_aoti(program: torch.export.ExportedProgram, exportable: Exportable, path: Path) -> None:
     metadata = {METADATA: json.dumps(exportable.describe())}
+    content = io.BytesIO()  # As for pt2.
     torch._inductor.aoti_compile_and_package(
-        program, package_path=str(path), inductor_configs={"aot_inductor.metadata": metadata}
+        program, package_path=content, inductor_configs={"aot_inductor.metadata": metadata}
     )
+    path.write_bytes(content.getbuffer())
 
 
 _WRITERS = {"onnx": _write_onnx, "pt2": _write_pt2, "aoti": _write_aoti}
