@@ -77,7 +77,12 @@ def plot_races(races: dict[str, dict[str, list[dict[str, Any]]]]) -> Figure:
             axis.spines[["top", "right"]].set_visible(False)
         row[0].set_ylabel(f"{metric} (%)")
         row[0].set_title(name, loc="left", fontsize=10)
-    axes[0, -1].legend(fontsize=8, frameon=False)
+    # A race that goes on may lack some of the entrants of another.
+    shown: dict[str, Any] = {}
+    for axis in axes[:, -1]:
+        handles, labels = axis.get_legend_handles_labels()
+        shown.update(zip(labels, handles, strict=True))
+    axes[0, -1].legend(shown.values(), shown.keys(), fontsize=8, frameon=False)
     return figure
 
 
