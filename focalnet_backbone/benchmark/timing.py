@@ -47,13 +47,13 @@ def calls_per_timing(run: Callable[[], object], device: torch.device) -> int:
 
 
 def alternate(
-    runs: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, seconds: float
+    runs: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, seconds: float, *, rest: float = 0.0
 ) -> dict[str, list[float]]:
     """Times of each function over rounds in which each is timed once, after one round to warm up.
 
     On the CPU it is called once a round, on a GPU as often as `calls_per_timing` says. Rounds end after `seconds`, but
     there is at least one. Each round starts with another function. Where one round takes longer than `seconds`, the one
-    to warm up counts.
+    to warm up counts. Before each function there is a `rest` of so many seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
@@ -63,6 +63,7 @@ def alternate(
         gc.collect()
         first = round_ % len(names)
         for name in names[first:] + names[:first]:
+            time.sleep(rest)
             times[name].append(time_once(runs[name], device, calls[name]))
         if round_ > 0 and time.perf_counter() - begin > seconds:
             break
