@@ -36,6 +36,15 @@ REFERENCE_KNOBS = {
 }
 
 
+# Each is run by one process, and would be waited for by the other if it came last.
+LONG = ("tests/test_demo.py", "tests/documents/test_pages.py", "tests/openmmlab/test_training.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first."""
+    items.sort(key=lambda item: item.location[0] not in LONG)
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now need not be looked through each time that a test collects garbage: it takes a second."""
     gc.collect()

@@ -15,4 +15,4 @@ cd "$repo"
 NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --quiet
 fill_caches
 # One thread a process: the processes already fill the cores.
-OMP_NUM_THREADS=1 "$python" -m pytest -n auto --dist loadfile "$@"
+OMP_NUM_THREADS=1 "$python" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"
