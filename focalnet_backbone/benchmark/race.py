@@ -256,6 +256,8 @@ def _shorten(config: Config, iterations: int) -> dict[str, Any]:
         for key in ("begin", "end", "T_max"):
             if scheduler.get(key):
                 scheduler[key] = max(1, round(scheduler[key] * iterations / before))
+        if scheduler.get("end"):  # However short the training is.
+            scheduler["end"] = max(scheduler["end"], scheduler.get("begin", 0) + 1)
     return {
         "train_cfg.max_iters": iterations,
         "train_cfg.val_interval": iterations,

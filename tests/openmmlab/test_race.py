@@ -46,6 +46,8 @@ def test_a_shorter_training_has_the_same_schedule_on_fewer_iterations():
     options = make_options(config, "swin", 0, 120)
     warm, cosine = options["param_scheduler"]
     assert (options["train_cfg.max_iters"], warm["end"], cosine["begin"], cosine["end"]) == (120, 10, 10, 120)
+    shortest = make_options(config, "swin", 0, 1)["param_scheduler"]
+    assert all(scheduler["begin"] < scheduler["end"] for scheduler in shortest)
     with pytest.raises(ValueError, match="counts in epochs"):
         make_options(Config({**config, "train_cfg": {"max_epochs": 3}}), "swin", 0, 120)
 
