@@ -46,6 +46,8 @@ async def send(address: str, uploads: list[tuple[bytes, bool]], clients: int) ->
                 start = time.perf_counter()
                 try:
                     status = (await client.post("/predict", content=upload)).status_code
+                except httpx.ConnectError:
+                    raise SystemExit(f"load_service.py: nobody listens at {address}") from None
                 except httpx.TransportError:
                     status = CLOSED
                 answers[hostile, status] += 1
@@ -66,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=8, help="that wait at once (%(default)s)")
     parser.add_argument("--hostile", type=int, default=50, help="uploads of them that are to be refused (%(default)s)")
     args = parser.parse_args(arguments)
+    if args.hostile > args.requests:
+        parser.error(f"of {args.requests} uploads, {args.hostile} cannot be hostile")
     photos = [path.read_bytes() for path in args.photos]
     hostile = hostile_uploads(photos[0])
     uploads = [(hostile[number % len(hostile)], True) for number in range(args.hostile)]

@@ -61,7 +61,11 @@ class Model:
     def __init__(self, path: str) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         self.told = json.loads(self.session.get_modelmeta().custom_metadata_map["focalnet"])
-        if self.session.get_inputs()[0].type != "tensor(uint8)" or self.told["task"] not in TASKS:
+        images = self.session.get_inputs()[0]
+        # What is not a number is free.
+        self.one_at_a_time = images.shape[0] == 1
+        self.size = tuple(images.shape[1:3]) if isinstance(images.shape[1], int) else None
+        if images.type != "tensor(uint8)" or self.told["task"] not in TASKS:
             raise SystemExit(f"serve.py: {path} is no classifier or segmenter that takes photos")
         self.output = "labels" if self.told["task"] == "segmentation" else "logits"
 
@@ -180,7 +184,8 @@ class Batcher:
         if not self.waiting:
             return []
         shape = self.waiting[0][0].shape
-        batch = [one for one in self.waiting if one[0].shape == shape][: self.limits.batch]
+        most = 1 if self.model.one_at_a_time else self.limits.batch
+        batch = [one for one in self.waiting if one[0].shape == shape][:most]
         chosen = {id(one) for one in batch}
         self.waiting = [one for one in self.waiting if id(one) not in chosen]
         return batch
@@ -205,6 +210,9 @@ def make_app(path: str, limits: Limits | None = None) -> FastAPI:
         with batcher.place():
             try:
                 photo = await asyncio.to_thread(read_photo, await read_body(request, limits), limits)
+                if batcher.model.size not in (None, photo.shape[:2]):
+                    height, width = batcher.model.size
+                    raise ValueError(f"a photo must be {width} pixels wide and {height} high")
             except ValueError as error:
                 raise HTTPException(400, str(error)) from None
             except asyncio.TimeoutError:  # Another one than TimeoutError on Python 3.10.

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,7 @@ import numpy as np
 import onnx
 import pytest
 import uvicorn
+from fastapi.testclient import TestClient
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -44,9 +46,13 @@ def serve():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp("serve") / "model.onnx", ["N", "H", "W"])
+
+
+def make_model(path: Path, sizes: list) -> Path:
     """A segmenter in a file whose label of a pixel is whether its red is above 127."""
-    photos = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", "H", "W", 3])
-    labels = helper.make_tensor_value_info("labels", TensorProto.INT64, ["N", "H", "W"])
+    photos = helper.make_tensor_value_info("images", TensorProto.UINT8, [*sizes, 3])
+    labels = helper.make_tensor_value_info("labels", TensorProto.INT64, sizes)
     constants = [
         helper.make_tensor("red", TensorProto.INT64, [], [0]),
         helper.make_tensor("half", TensorProto.UINT8, [], [127]),
@@ -60,7 +66,6 @@ def model(tmp_path_factory) -> Path:
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     told = {"task": "segmentation", "classes": ["dark", "red"], "palette": [[0, 0, 0], [255, 0, 0]]}
     helper.set_model_props(made, {"focalnet": json.dumps(told)})
-    path = tmp_path_factory.mktemp("serve") / "model.onnx"
     onnx.save(made, path)
     return path
 
@@ -132,6 +137,18 @@ def test_a_bad_upload_is_refused_in_one_line(service, body, status, message):
     assert "\n" not in answer.json()["detail"]
 
 
+def test_a_file_of_one_size_is_given_one_photo_at_a_time_and_others_are_refused(serve, tmp_path):
+    app = serve.make_app(str(make_model(tmp_path / "fixed.onnx", [1, 40, 60])), serve.Limits(**LIMITS))
+    right, wrong = as_png(np.zeros((40, 60, 3), np.uint8)), as_png(np.zeros((60, 40, 3), np.uint8))
+    with TestClient(app) as client:
+        refused = client.post("/predict", content=wrong)
+        assert (refused.status_code, refused.json()["detail"]) == (400, "a photo must be 60 pixels wide and 40 high")
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: client.post("/predict", content=right).status_code, range(8)))
+    assert answers == [200] * 8
+    assert set(app.state.batcher.batches) == {1}
+
+
 def test_an_upload_without_a_length_or_an_end_is_cut_off(service):
     sent = 0
 
@@ -189,5 +206,8 @@ def test_the_example_of_load_counts_answers_and_refusals(service, tmp_path, caps
     assert first[1:] == ["answers", "a", "second", "from", "4", "clients"]
     assert ["30", "photo", "200"] in answers
     assert ["8", "hostile", "400"] in answers
+    assert _load(SERVE.with_name("load_service.py")).main([*arguments[:2], "--requests", "4", "--hostile", "0"]) == 0
+    with pytest.raises(SystemExit, match="nobody listens"):
+        _load(SERVE.with_name("load_service.py")).main(["http://127.0.0.1:9", arguments[1]])
     # Of uploads that are too long, the service answers some, and closes others that go on.
     assert sum(int(count) for count, kind, _ in answers if kind == "hostile") == 10

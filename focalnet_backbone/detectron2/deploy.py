@@ -127,6 +127,7 @@ def open_mask_rcnn(config: str | Path, weights: str | Path) -> tuple[MaskRCNNGra
     """
     predictor = Detectron2Predictor(config, weights, device="cpu")
     how = _preparation(predictor.mapper, predictor.model)
+    graph = MaskRCNNGraph(predictor.model, how).eval()
     names = list(predictor.metadata.get("thing_classes") or ())
     ids = {index: id for id, index in predictor.metadata.get("thing_dataset_id_to_contiguous_id", {}).items()}
     count = predictor.model.roi_heads.num_classes
@@ -137,7 +138,7 @@ def open_mask_rcnn(config: str | Path, weights: str | Path) -> tuple[MaskRCNNGra
         "std": how.std,
         "fit": how.fit,
     }
-    return MaskRCNNGraph(predictor.model, how).eval(), metadata
+    return graph, metadata
 
 
 def _check_model(model: nn.Module) -> None:

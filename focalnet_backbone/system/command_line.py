@@ -40,13 +40,16 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
 
     A file whose name begins with a dash may be named as it is, also where `*.jpg` brings it in. An argument that is
     empty, as of a variable that is not set, is refused by name; only in what a parser leaves to others (`REMAINDER`) is
-    it a value.
+    it a value. Options may stand between the arguments, also before those that may be missing.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     rests = [action.dest for action in parser._actions if action.nargs == argparse.REMAINDER]
     if not rests:
         _refuse_empty(parser, arguments)
-    parsed = parser.parse_args(_shield_dashes(parser, arguments))
+    shielded = _shield_dashes(parser, arguments)
+    # argparse gives an optional argument up at the first option that follows those before it.
+    whole = rests or "--" in arguments or any(action.nargs == argparse.PARSER for action in parser._actions)
+    parsed = parser.parse_args(shielded) if whole else parser.parse_intermixed_args(shielded)
     left = sum(len(getattr(parsed, rest) or ()) for rest in rests)
     _refuse_empty(parser, arguments[: len(arguments) - left])
     return parsed

@@ -65,6 +65,17 @@ def test_an_empty_or_missing_argument_is_named(parser, capsys, arguments, messag
     assert capsys.readouterr().err.splitlines()[-1].endswith(message)
 
 
+def test_options_may_stand_between_arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config")
+    parser.add_argument("weights", nargs="?")
+    parser.add_argument("images", nargs="*")
+    parser.add_argument("--out")
+    parsed = parse(parser, ["a.py", "--out", "there", "a.pth", "1.jpg", "2.jpg"])
+    assert (parsed.config, parsed.weights, parsed.images, parsed.out) == ("a.py", "a.pth", ["1.jpg", "2.jpg"], "there")
+    assert parse(parser, ["a.py", "--out", "there"]).weights is None
+
+
 def test_what_is_left_to_others_may_be_empty(parser):
     parser.add_argument("opts", nargs=argparse.REMAINDER)
     parser._actions[1].nargs = None
