@@ -18,6 +18,8 @@ from focalnet_backbone.system.inputs import read_json
 EXAMPLES = 3
 OVER = 2.0
 """Pixels by which a box may reach over the edge of its photo: tools that draw boxes round outwards."""
+FAR = 1e6
+"""Pixels that a polygon's points may be away: pycocotools walks there step by step, and beyond 4e8 ends the process."""
 
 FIELDS = {
     "images": ("id", "file_name", "height", "width"),
@@ -64,7 +66,7 @@ def coco_facts(path: str, loading: Loading | None = None) -> dict[str, Any]:
     - `odd`: by what is odd, how often it is, and examples.
     - `loaded`: by its question, what a framework's loader said in the same reading.
     """
-    return find_out("annotation file, 2", [path], functools.partial(_read, loading=loading), title=path)[path]
+    return find_out("annotation file, 3", [path], functools.partial(_read, loading=loading), title=path)[path]
 
 
 def loaded(path: str, facts: dict[str, Any], loading: Loading) -> Any:
@@ -324,6 +326,8 @@ def _look_at_outline(outline: Any, image: dict) -> tuple[str, list[list[float]],
     polygons = list(filter(is_polygon, outline))
     if len(polygons) < len(outline):
         odd.append("parts of polygons" if polygons else "polygons")
+    if any(max(part) > FAR or min(part) < -FAR for part in polygons):
+        odd.append("far polygons")
     return "polygon", polygons, odd
 
 

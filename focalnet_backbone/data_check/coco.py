@@ -96,6 +96,12 @@ RULES = {
     "parts of polygons": Rule(
         "segmentation", "with parts of less than three points or of odd length", "those parts are left out", error=False
     ),
+    "far polygons": Rule(
+        "segmentation",
+        "with a point over a million pixels away",
+        "correct it, or take the object out",
+        only="masks",
+    ),
     "outlines": Rule(
         "segmentation", "that is neither polygons nor run lengths", "see cocodataset.org/#format-data", only="masks"
     ),

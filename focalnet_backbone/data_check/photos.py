@@ -56,9 +56,8 @@ class PhotoReader:
             with open_image(path) as image:
                 size, mode, kind = list(image.size), image.mode, image.format
                 turned = image.getexif().get(ExifTags.Base.Orientation) in EXIF_TURNS
-                image.draft(
-                    "L", (size[0] // 8 or 1, size[1] // 8 or 1)
-                )  # JPEG is read to its end, but with fewer pixels.
+                # JPEG is read to its end, but with fewer pixels.
+                image.draft("L", (size[0] // 8 or 1, size[1] // 8 or 1))
                 image.load()
         except Image.UnidentifiedImageError:
             return {"size": self._load(path)}

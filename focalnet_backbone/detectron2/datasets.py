@@ -62,6 +62,8 @@ def _load(path: str) -> str | None:
     logging.disable(logging.WARNING)
     try:
         load_coco_json(path, "", name)
+    except MemoryError:  # It says nothing of the file, and the answer is kept.
+        raise
     except Exception as error:  # Of whatever detectron2 does not expect.
         return f"{type(error).__name__}: {error}"
     finally:

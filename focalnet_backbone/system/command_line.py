@@ -48,7 +48,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
         _refuse_empty(parser, arguments)
     shielded = _shield_dashes(parser, arguments)
     # argparse gives an optional argument up at the first option that follows those before it.
-    whole = rests or "--" in arguments or any(action.nargs == argparse.PARSER for action in parser._actions)
+    whole = rests or "--" in arguments  # Both forbid it.
     parsed = parser.parse_args(shielded) if whole else parser.parse_intermixed_args(shielded)
     left = sum(len(getattr(parsed, rest) or ()) for rest in rests)
     _refuse_empty(parser, arguments[: len(arguments) - left])

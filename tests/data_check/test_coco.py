@@ -106,6 +106,11 @@ MASK_ERRORS = {
     "polygon of NaN": (first(segmentation=[[1, 2, 3, math.nan, 5, 6]]), "1 segmentation that is neither polygons nor"),
     "two points": (first(segmentation=[[1, 2, 3, 4]]), "1 segmentation without a polygon of three points"),
     "odd length": (first(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "1 segmentation without a polygon of three points"),
+    "point far away": (
+        first(segmentation=[[30, 4, 39, 4, 39, 1e9]]),
+        "1 segmentation with a point over a million pixels",
+    ),
+    "points that no memory holds": (first(segmentation=[[1e308, 1e308, -1e308, 5, 6, 7]]), "a million pixels away"),
     "RLE of other size": (first(segmentation={"size": [9, 9], "counts": [81]}), "1 segmentation by run lengths of ano"),
     "RLE too short": (first(segmentation={"size": [32, 40], "counts": [3]}), "1 segmentation whose run lengths do not"),
     "RLE of rubbish": (first(segmentation={"size": [32, 40], "counts": "~~~"}), "1 segmentation whose run lengths do"),
