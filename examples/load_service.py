@@ -70,7 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.hostile > args.requests:
         parser.error(f"of {args.requests} uploads, {args.hostile} cannot be hostile")
-    photos = [path.read_bytes() for path in args.photos]
+    try:
+        photos = [path.read_bytes() for path in args.photos]
+    except OSError as error:
+        parser.error(str(error))
     hostile = hostile_uploads(photos[0])
     uploads = [(hostile[number % len(hostile)], True) for number in range(args.hostile)]
     uploads += [(photos[number % len(photos)], False) for number in range(args.requests - args.hostile)]

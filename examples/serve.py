@@ -59,8 +59,11 @@ class Model:
     """An exported model and what it tells of itself."""
 
     def __init__(self, path: str) -> None:
-        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        self.told = json.loads(self.session.get_modelmeta().custom_metadata_map["focalnet"])
+        try:
+            self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            self.told = json.loads(self.session.get_modelmeta().custom_metadata_map["focalnet"])
+        except Exception as error:  # onnxruntime's own errors have no common class.
+            raise SystemExit(f"serve.py: {path} is no file of `focalnet export`: {error}") from None
         images = self.session.get_inputs()[0]
         # What is not a number is free.
         self.one_at_a_time = images.shape[0] == 1

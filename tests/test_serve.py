@@ -149,6 +149,16 @@ def test_a_file_of_one_size_is_given_one_photo_at_a_time_and_others_are_refused(
     assert set(app.state.batcher.batches) == {1}
 
 
+def test_a_model_or_photo_that_cannot_be_read_is_one_line(serve, tmp_path, capsys):
+    (tmp_path / "damaged.onnx").write_bytes(b"damaged")
+    for name in ("damaged.onnx", "missing.onnx"):
+        with pytest.raises(SystemExit, match=f"serve.py: .*{name} is no file of"):
+            serve.make_app(str(tmp_path / name))
+    with pytest.raises(SystemExit, match="2"):
+        _load(SERVE.with_name("load_service.py")).main(["http://127.0.0.1:9", str(tmp_path / "missing.jpg")])
+    assert "missing.jpg" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_an_upload_without_a_length_or_an_end_is_cut_off(service):
     sent = 0
 
