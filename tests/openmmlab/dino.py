@@ -48,7 +48,10 @@ def small_config(golden: dict[str, Any], classes: int | None = None) -> ConfigDi
 def build_small(golden: dict[str, Any], classes: int | None = None) -> nn.Module:
     """A detector by `small_config`, with random weights."""
     with DefaultScope.overwrite_default_scope("mmdet"):
-        return MODELS.build(small_config(golden, classes))
+        detector = MODELS.build(small_config(golden, classes))
+    # mmdetection leaves it as memory happens to be until `init_weights`, which would overwrite the rest too.
+    nn.init.normal_(detector.level_embed)
+    return detector
 
 
 @contextmanager
