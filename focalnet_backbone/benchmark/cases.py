@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from focalnet_backbone.benchmark.contenders import OURS, Contender, make_checkpointed, make_contenders
+from focalnet_backbone.benchmark.contenders import OURS, Contender, make_checkpointed, make_contenders, make_fused
 from focalnet_backbone.benchmark.floor import make_floor
 from focalnet_backbone.benchmark.memory import peak_bytes, saved_bytes
 from focalnet_backbone.benchmark.timing import alternate, summarise
@@ -174,6 +174,7 @@ def _relative_error(found: Tensor, expected: Tensor) -> float:
 def _measure_forward(case: Case, contenders: list[Contender], x: Tensor) -> dict[str, Any]:
     for contender in contenders:
         contender.model.eval()
+    contenders = [*contenders, make_fused(contenders[0])]
     runs: dict[str, Callable[[], object]] = {c.name: partial(_forward, case, c, x) for c in contenders}
     with case.autocast():
         floor = make_floor(contenders[0], x)

@@ -60,6 +60,11 @@ def make_checkpointed(contender: Contender) -> Contender:
     return _make_ours("ours, use_checkpoint", model)
 
 
+def make_fused(contender: Contender) -> Contender:
+    """Our model once more, with the same weights, fused."""
+    return _make_ours("ours, fused", copy.deepcopy(contender.model).fuse())
+
+
 def _make_ours(name: str, model: FocalNetForImageClassification) -> Contender:
     return Contender(name, model, lambda x: model.encode(x)[0])
 

@@ -19,6 +19,7 @@ _COLOURS = {
     OURS: "#1b6ca8",
     "timm": "#e08e2b",
     "transformers": "#b8405e",
+    "ours, fused": "#6fb1de",
     "floor": "#9aa0a6",
     "ours, use_checkpoint": "#123f5f",
 }
@@ -109,6 +110,7 @@ def format_table(cases: list[dict[str, Any]]) -> str:
     columns = {
         "case": _title,
         "forward": lambda case: _times(case, "forward", "timm", "transformers"),
+        "fused": lambda case: _ratio(case, "forward", "ours, fused"),
         "floor": lambda case: _ratio(case, "forward", "floor"),
         "compiled": lambda case: _times(case, "compiled", "timm", "timm, eager"),
         "bfloat16": lambda case: _times(case, "autocast", "ours, float32"),

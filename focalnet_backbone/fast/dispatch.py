@@ -9,6 +9,7 @@ from focalnet_backbone.network.layers import DropPath, Mlp
 from focalnet_backbone.network.modulation import FocalModulation
 
 _PARAMETER_TYPES = (nn.Parameter, Tensor)
+_WITH_WEIGHTS = (nn.Linear, nn.Conv2d, nn.LayerNorm)
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -106,16 +107,16 @@ def _is_stock_level(layer: nn.Module, dim: int) -> bool:
 
 def _are_parameters(module: nn.Module, *names: str) -> bool:
     """Whether attributes are parameters of the module or None, and not buffers, views or what hooks put there."""
-    return all(getattr(module, name) is module._parameters.get(name) for name in names)
+    attributes, parameters = module.__dict__, module._parameters
+    return all(attributes.get(name) is None and (name in parameters or name in attributes) for name in names)
 
 
 def _is_stock(module: nn.Module, kind: type[nn.Module]) -> bool:
+    attributes = module.__dict__
     return (
         type(module) is kind
-        and "forward" not in module.__dict__
-        and (not hasattr(module, "weight") or (module.weight is not None and _are_parameters(module, "weight", "bias")))
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        and not module._backward_hooks
-        and not module._backward_pre_hooks
+        and "forward" not in attributes
+        and (kind not in _WITH_WEIGHTS or (_are_parameters(module, "weight", "bias") and module.weight is not None))
+        and not (attributes["_forward_hooks"] or attributes["_forward_pre_hooks"])
+        and not (attributes["_backward_hooks"] or attributes["_backward_pre_hooks"])
     )

@@ -1,14 +1,16 @@
-"""Folding the constant factors of a block into its weights, for inference."""
+"""Folding the constant factors of a block into its weights, and having it keep them packed, for inference."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from focalnet_backbone.fast.packing import PackedWeights, can_pack
+
 
 @torch.no_grad()
 def fuse_blocks(blocks: list[nn.Module]) -> None:
-    """Fold layer scale into the layer before it, and the division by L + 1 into the projection `h`.
+    """Fold layer scale into the layer before it, and the division by L + 1 into the projection `h`; pack weights.
 
     Raises:
         TypeError: a layer that would take a factor is not the one that the block was built with.
@@ -28,6 +30,8 @@ def fuse_blocks(blocks: list[nn.Module]) -> None:
             _scale(block.norm1 if post else modulation.proj, block.gamma_1)
             _scale(block.norm2 if post else block.mlp.fc2, block.gamma_2)
             block.gamma_1 = block.gamma_2 = None
+        if can_pack():
+            block.packed_weights = PackedWeights()
 
 
 def _layers_with_factors(block: nn.Module) -> list[tuple[nn.Module, type[nn.Module]]]:

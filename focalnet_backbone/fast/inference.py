@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet_backbone.fast.kernels import depthwise_gelu, linear, triton_kernels
+from focalnet_backbone.fast.packing import PackedWeights
 
 # Bytes of a tile's hidden layer on the CPU, which a third-level cache holds. Tiles that second-level caches hold (a
 # quarter of that) take 8 % longer, as every call has its overhead, and so do tiles four times as large.
@@ -51,21 +52,21 @@ def compute_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
 
 def run_block(block: nn.Module, x: Tensor) -> Tensor:
     """What the block makes of `(N, H, W, C)`, for stock submodules in eval mode; keeps nothing for a backward pass."""
-    compute = _compute_as_operator if torch.compiler.is_compiling() else _compute
-    return compute(x, *_settings(block))
+    if not torch.compiler.is_compiling():
+        return compute_block(block, x)
+    parameters, *settings = _settings(block)
+    return _compute_as_operator(x, list(parameters.values()), " ".join(parameters), *settings)
 
 
 def compute_block(block: nn.Module, x: Tensor) -> Tensor:
     """The same, whether or not a compiler is at work."""
-    return _compute(x, *_settings(block))
+    return _compute(x, _Block(x, *_settings(block), block.packed_weights))
 
 
-def _settings(block: nn.Module) -> tuple[list[Tensor], str, list[float], bool, bool, str]:
-    parameters = dict(block.named_parameters(remove_duplicate=False))
+def _settings(block: nn.Module) -> tuple[dict[str, Tensor], list[float], bool, bool, str]:
     norms = (block.norm1, block.norm2, block.modulation.ln)
     return (
-        list(parameters.values()),
-        " ".join(parameters),
+        dict(block.named_parameters(remove_duplicate=False)),
         [norm.eps for norm in norms if norm is not None],
         block.modulation.normalize_modulator,
         block.use_post_layernorm,
@@ -73,18 +74,7 @@ def _settings(block: nn.Module) -> tuple[list[Tensor], str, list[float], bool, b
     )
 
 
-def _compute(
-    x: Tensor,
-    values: Sequence[Tensor],
-    names: str,
-    epsilons: Sequence[float],
-    normalize_modulator: bool,
-    use_post_layernorm: bool,
-    approximate: str,
-) -> Tensor:
-    """A block's result from its parameters, whose names are joined by blanks, and its settings."""
-    p = dict(zip(names.split(), values, strict=True))
-    block = _Block(x, p, epsilons, normalize_modulator, use_post_layernorm, approximate)
+def _compute(x: Tensor, block: _Block) -> Tensor:
     n, height, width, dim = x.shape
     x = x.reshape(n, height * width, dim)
     query, context, gates = block.project(x)
@@ -114,6 +104,7 @@ class _Block:
         normalize_modulator: bool,
         use_post_layernorm: bool,
         approximate: str,
+        packed_weights: PackedWeights | None,
     ) -> None:
         names = ("norm1", "norm2", "modulation.ln")
         self.dtype = compute_dtype(x, p["modulation.f.weight"])
@@ -129,6 +120,8 @@ class _Block:
         self.normalize_modulator = normalize_modulator
         self.use_post_layernorm = use_post_layernorm
         self.approximate = approximate
+        usable = self.dtype == torch.float32 and x.device.type == "cpu" and torch.backends.mkldnn.enabled
+        self.packed_weights = packed_weights if usable else None
 
     def project(self, x: Tensor) -> list[Tensor]:
         """The projection `f` of positions `(N, P, C)`: query and context `(N, P, C)`, gates `(N, P, L + 1)`."""
@@ -190,9 +183,12 @@ class _Block:
     ) -> Tensor:
         """A linear layer, or some rows of its weight, of `x`: added to `base`, through GELU, and in `out`, if given."""
         weight, bias = self.p[f"{layer}.weight"], self.p.get(f"{layer}.bias")
-        rows = rows or (0, len(weight))
-        bias = None if bias is None else bias[slice(*rows)]
-        y = linear(x, weight.flatten(1)[slice(*rows)], bias, base=base, out=out)
+        if weight.ndim > 2:
+            weight = weight.flatten(1)
+        if rows is not None:
+            weight, bias = weight[slice(*rows)], None if bias is None else bias[slice(*rows)]
+        packed = self.packed_weights and self.packed_weights.get(layer, weight)
+        y = linear(x, weight, bias, base=base, out=out, packed=packed)
         return torch.ops.aten.gelu_(y, approximate=self.approximate) if gelu else y
 
     def _gather(self, gates: Tensor, contexts: list[Tensor], out: Tensor) -> None:
@@ -227,8 +223,22 @@ class _Block:
         return torch.add(base, branch if gamma is None else gamma * branch, out=out)
 
 
-# What a compiler sees of a block: one operator, as the loops above are faster than what it would make of them.
-_compute_as_operator = torch.library.custom_op("focalnet_backbone::block", _compute, mutates_args=())
+@torch.library.custom_op("focalnet_backbone::block", mutates_args=())
+def _compute_as_operator(
+    x: Tensor,
+    values: Sequence[Tensor],
+    names: str,
+    epsilons: Sequence[float],
+    normalize_modulator: bool,
+    use_post_layernorm: bool,
+    approximate: str,
+) -> Tensor:
+    """What a compiler sees of a block, as the loops above are faster than what it would make of them.
+
+    Packed weights are no tensors that it could hand on.
+    """
+    p = dict(zip(names.split(), values, strict=True))
+    return _compute(x, _Block(x, p, epsilons, normalize_modulator, use_post_layernorm, approximate, None))
 
 
 @_compute_as_operator.register_fake

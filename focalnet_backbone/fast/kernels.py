@@ -57,10 +57,27 @@ def triton_kernels(x: Tensor) -> ModuleType | None:
 
 
 def linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *, base: Tensor | None = None, out: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    base: Tensor | None = None,
+    out: Tensor | None = None,
+    packed: Tensor | None = None,
 ) -> Tensor:
-    """Map rows `(..., C)` to `(..., D)` by `weight` `(D, C)`; added to `base`, and written to `out`, if given."""
+    """Map rows `(..., C)` to `(..., D)` by `weight` `(D, C)`; added to `base`, and written to `out`, if given.
+
+    `packed` is the weight in oneDNN's layout, if there is one: see `packing`.
+    """
     rows = x.reshape(-1, x.shape[-1])
+    if packed is not None:
+        multiply = torch.ops.mkldnn._linear_pointwise
+        if base is None:
+            y = multiply(rows, packed, bias, "none", [], "")
+        else:
+            y = multiply.binary(rows, base.reshape(-1, len(weight)), packed, bias, "add")
+        y = y.view(*x.shape[:-1], len(weight))
+        return y if out is None else out.copy_(y)
     if base is not None:
         if out is None:
             # Of the usual strides, whatever the base's are.

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from focalnet_backbone.fast.dispatch import may_bypass_submodules, needs_gradients
 from focalnet_backbone.fast.inference import run_block
+from focalnet_backbone.fast.packing import PackedWeights
 from focalnet_backbone.fast.precision import autocast_to_leave
 from focalnet_backbone.fast.training import run_branch
 from focalnet_backbone.network.config import FocalNetConfig
@@ -24,6 +25,9 @@ class FocalNetBlock(nn.Module):
         stage: 0-based index of the stage that the block stands in.
         drop_path: stochastic depth rate of both branches.
     """
+
+    packed_weights: PackedWeights | None = None
+    """A fused block's weights as its processor multiplies by them."""
 
     def __init__(self, config: FocalNetConfig, stage: int, drop_path: float = 0.0) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ def test_the_implementations_do_the_same_work():
     case = Case("small", FocalNetConfig(**SMALL), (48, 64), batch_size=2, rounds=2)
     result = measure_case(case, ["forward"])
     assert result["difference"] < 1e-5
-    assert list(result["forward"]) == ["ours", "timm", "transformers", "floor"]
+    assert list(result["forward"]) == ["ours", "timm", "transformers", "ours, fused", "floor"]
     assert all(entry["seconds"] > 0 and entry["rounds"] == 2 for entry in result["forward"].values())
     assert result["forward"]["ours"]["ratio"] == 1
 
@@ -188,7 +188,7 @@ def test_earlier_measurements_are_read_and_completed(run_tool, tmp_path):
     assert status == 0, errors
     assert "focalnet_tiny_lrf, 2 x 32x32" in output
     rows = [line for line in output.splitlines() if line.startswith("|")]
-    assert rows[0] == "| case | forward | floor | kept for backward |"
+    assert rows[0] == "| case | forward | fused | floor | kept for backward |"
     assert rows[2].startswith("| tiny_lrf, 1 x 32x32 | ")
     assert rows[3].count("x,") == 2
     assert picture.read_text().count("<svg") == 1

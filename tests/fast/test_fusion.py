@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
+from focalnet_backbone import FocalNet
 from focalnet_backbone.models import FocalNetForImageClassification
-from tests.fast.fast_paths import backbone, plain_formulation
+from tests.fast.fast_paths import backbone, plain_formulation, small_tiles
+
+PACK = torch.ops.mkldnn._reorder_linear_weight
 
 SETTINGS = pytest.mark.parametrize(
     "settings",
@@ -40,6 +45,108 @@ def test_outputs_stay_the_same(settings, dtype, tolerance):
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     with plain_formulation():
         torch.testing.assert_close(model(x), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture
+def fused() -> FocalNet:
+    """Of widths that are packed."""
+    return backbone({}, embed_dim=32).eval().fuse()
+
+
+def packed_weights(model: FocalNet) -> list[dict]:
+    return [block.packed_weights._packed for stage in model.layers for block in stage.blocks]
+
+
+@pytest.mark.parametrize("tile", [small_tiles, contextlib.nullcontext], ids=["tiles", "whole"])
+@torch.no_grad()
+def test_packed_weights_give_what_the_others_give(fused, tile):
+    x = torch.randn(2, 3, 45, 52)
+    with plain_formulation():
+        expected = fused(x)
+    with tile(), mock.patch.object(torch.ops.mkldnn, "_reorder_linear_weight", wraps=PACK) as pack:
+        found = [fused(x), fused(x.to(memory_format=torch.channels_last)), fused(x)]
+    # Five layers, one of them in two parts; the gates, of four rows, are left as they are.
+    assert pack.call_count == sum(map(len, packed_weights(fused))) == 3 * 6
+    for maps in found:
+        torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-5)
+
+
+def write(weight: nn.Parameter) -> None:
+    weight.mul_(2)
+
+
+def load(weight: nn.Parameter) -> None:
+    weight.copy_(torch.randn_like(weight))
+
+
+def swap(weight: nn.Parameter) -> None:
+    weight.data = weight * 2
+
+
+@pytest.mark.parametrize("change", [write, load, swap])
+@pytest.mark.parametrize("layer", ["modulation.f", "modulation.h", "modulation.proj", "mlp.fc1", "mlp.fc2"])
+@torch.no_grad()
+def test_a_changed_weight_is_packed_anew(fused, layer, change):
+    x = torch.randn(1, 3, 32, 32)
+    before = fused(x)["stage2"]
+    change(fused.layers[0].blocks[0].get_submodule(layer).weight)
+    after = fused(x)["stage2"]
+    assert not torch.allclose(after, before)
+    with plain_formulation():
+        torch.testing.assert_close(after, fused(x)["stage2"], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_weight_in_the_place_of_another_is_packed(fused):
+    x = torch.randn(1, 3, 32, 32)
+    fused(x)
+    layer = fused.layers[0].blocks[0].mlp.fc1
+    # Anything is likely to lie where the old one lay.
+    for _ in range(5):
+        values = torch.randn_like(layer.weight)
+        del layer.weight
+        layer.weight = nn.Parameter(values, requires_grad=False)
+        found = fused(x)["stage2"]
+        with plain_formulation():
+            torch.testing.assert_close(found, fused(x)["stage2"], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_copies_and_pickles_come_without_packed_weights(fused):
+    x = torch.randn(1, 3, 32, 32)
+    size = len(pickle.dumps(fused))
+    expected = fused(x)["stage2"]
+    assert all(packed_weights(fused))
+    assert len(pickle.dumps(fused)) == size
+    for other in (copy.deepcopy(fused), pickle.loads(pickle.dumps(fused))):
+        assert not any(packed_weights(other))
+        assert torch.equal(other(x)["stage2"], expected)
+
+
+@torch.no_grad()
+def test_only_float32_on_the_cpu_is_packed(fused):
+    x = torch.randn(1, 3, 32, 32)
+    with torch.backends.mkldnn.flags(enabled=False):
+        expected = fused(x)["stage2"]
+    with torch.autocast("cpu", torch.bfloat16), mock.patch.dict("os.environ", FOCALNET_CPU_AUTOCAST="on"):
+        torch.testing.assert_close(fused(x)["stage2"].float(), expected, rtol=0.1, atol=0.1)
+    double = copy.deepcopy(fused).double()
+    torch.testing.assert_close(double(x.double())["stage2"].float(), expected, rtol=1e-4, atol=1e-4)
+    with torch.inference_mode():
+        unversioned = copy.deepcopy(fused)
+        unversioned(x)
+    assert not any(map(any, map(packed_weights, (fused, double, unversioned))))
+
+
+@torch.no_grad()
+def test_maps_of_any_strides_are_multiplied_by_packed_weights(fused):
+    block = fused.layers[0].blocks[0]
+    for dims in ((0, 1, 2, 3), (0, 2, 1, 3), (3, 1, 2, 0), (1, 2, 3, 0)):
+        x = torch.randn([(2, 5, 7, 32)[dim] for dim in dims]).permute([dims.index(dim) for dim in range(4)])
+        with plain_formulation():
+            expected = block(x)
+        torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-5)
+        assert x.shape == (2, 5, 7, 32)
 
 
 def test_other_holders_of_the_weights_keep_theirs():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.profiler import profile
 
 from focalnet_backbone import FocalNet
+from focalnet_backbone.fast import inference
 from focalnet_backbone.fast.inference import tiles
 from tests.fast.fast_paths import ALL_SETTINGS, backbone, block, only_fast_paths, plain_formulation, small_tiles
 
@@ -167,11 +168,13 @@ def test_compiled_code_takes_the_same_way(size):
 @torch.no_grad()
 def test_the_operator_tells_compilers_the_truth(settings):
     model = block(settings).eval()
+    x = torch.randn(2, 5, 7, 6)
     seen = []
-    with mock.patch(
-        "focalnet_backbone.fast.inference._compute", lambda *arguments: seen.append(arguments) or arguments[0]
+    with (
+        mock.patch.object(torch.compiler, "is_compiling", return_value=True),
+        mock.patch.object(inference, "_compute_as_operator", lambda *arguments: seen.append(arguments) or x),
     ):
-        model(torch.randn(2, 5, 7, 6))
+        inference.run_block(model, x)
     x, *others = seen[0]
     for layout in (x, x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)):
         torch.library.opcheck(torch.ops.focalnet_backbone.block.default, (layout, *others))

@@ -1,0 +1,52 @@
+"""Weights in the layout in which oneDNN multiplies by them, kept by blocks whose weights change no more.
+
+A product with weights as they come copies them into that layout first, part by part, each time. For few positions, as
+in the last stages of small images, that takes about as long as multiplying does.
+"""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+from torch import Tensor
+
+# oneDNN multiplies by fewer rows than this no faster than others do.
+_MIN_ROWS = 32
+
+
+class PackedWeights:
+    """The packed weights of one block, each made when it is first used and made anew when its weight has changed.
+
+    A change is one that torch counts: writing to the weight, or putting another in its place; not writing through
+    `.data`. Copies and pickles of a block come without, and make their own.
+    """
+
+    def __init__(self) -> None:
+        # By name and rows: the weight, sharing its memory so that no other can take its address, its version, and the
+        # packed one.
+        self._packed: dict[tuple[str, int], tuple[Tensor, int, Tensor]] = {}
+
+    def __deepcopy__(self, memo: dict) -> PackedWeights:
+        return PackedWeights()
+
+    def __reduce__(self) -> tuple[type[PackedWeights], tuple[()]]:
+        return PackedWeights, ()
+
+    def get(self, name: str, weight: Tensor) -> Tensor | None:
+        """The packed form of `weight` `(D, C)`, a float32 matrix on the CPU, of that name; None if it has none."""
+        if len(weight) < _MIN_ROWS or weight.is_inference():
+            return None
+        key = name, weight.storage_offset()
+        kept = self._packed.get(key)
+        if kept is None or kept[0].data_ptr() != weight.data_ptr() or kept[1] != weight._version:
+            weight = weight.detach()
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+            kept = self._packed[key] = weight, weight._version, packed
+        return kept[2]
+
+
+def can_pack() -> bool:
+    """Whether this processor and build of torch multiply by packed weights. Measured on x86 only."""
+    mkldnn = torch.backends.mkldnn
+    return mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
