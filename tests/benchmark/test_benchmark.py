@@ -28,7 +28,7 @@ SETTINGS = [f"--set={knob}={value}" for knob, value in SMALL.items()]
 
 
 def test_the_implementations_do_the_same_work():
-    case = Case("small", FocalNetConfig(**SMALL), (48, 64), batch_size=2, rounds=2)
+    case = Case("small", FocalNetConfig(**SMALL), (48, 64), batch_size=2, rounds=2, seconds=600)
     result = measure_case(case, ["forward"])
     assert result["difference"] < 1e-5
     assert list(result["forward"]) == ["ours", "timm", "transformers", "ours, fused", "floor"]
