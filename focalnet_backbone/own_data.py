@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from focalnet_backbone.features.images import find_images
+from focalnet_backbone.features.images import find_images, is_hidden
 from focalnet_backbone.system.inputs import read_text
 
 UNLABELLED = 255
@@ -172,7 +172,7 @@ def _kind(split: Split) -> str:
 
 def list_classes(images: Path) -> list[str]:
     """Names of the classes of photos that lie in a folder for each: those of the folders, sorted."""
-    return sorted(entry.name for entry in os.scandir(images) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(images) if entry.is_dir() and not is_hidden(entry.name))
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
@@ -243,7 +243,7 @@ def find_suffixes(images: Path, labels: Path) -> tuple[list[str], str]:
 
 def own_images(folder: Path) -> list[Path]:
     """Photos or label images in a folder and those within it, hidden ones apart, as some systems leave them; sorted."""
-    return [path for path in find_images(folder) if not path.name.startswith(".")]
+    return find_images(folder, hidden=False)
 
 
 def _names(folder: Path) -> list[str]:

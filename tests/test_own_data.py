@@ -36,6 +36,7 @@ def make_files(root: Path, **folders: list[str]) -> list[Path]:
         ),
         (["1.jpg", "2.jpg", "3.jpg"], ["2.png", "3.png", "30.png"], [".jpg"], ".png"),
         (["img-1.5.jpg", "img-2.5.jpg"], ["img-1.5.png", "img-2.5.png"], [".jpg"], ".png"),
+        (["1.jpg", ".thumbs/1.gif"], ["1.png", ".ipynb_checkpoints/1-checkpoint.png"], [".jpg"], ".png"),
     ],
 )
 def test_the_endings_of_photos_and_labels_are_found(tmp_path, photos, labels, suffixes, label_suffix):
@@ -66,7 +67,9 @@ def read(*arguments: object) -> own_data.OwnData | None:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    make_files(tmp_path, photos=["1.jpg"], labels=["1.png"], sorted=["dog/1.jpg", "cat/2.jpg", ".cache/3.jpg", "4.jpg"])
+    make_files(
+        tmp_path, photos=["1.jpg"], labels=["1.png"], sorted=["dog/1.jpg", "cat/2.jpg", ".cache/3.jpg", "@eaDir/4.jpg"]
+    )
     (tmp_path / "names.txt").write_text("\ufeff# of a city\nroad\n\n car \nsky\n", encoding="utf-8")
     (tmp_path / "one.txt").write_text("road\n")
     (tmp_path / "twice.txt").write_text("road\nroad\n")

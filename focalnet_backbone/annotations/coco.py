@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from focalnet_backbone.annotations.mend import is_flat_polygon, is_polygon, lacks_area, read_already
 from focalnet_backbone.system.facts import find_out
@@ -46,12 +46,17 @@ class Loading:
     bounds_do: bool = False
 
 
-def coco_facts(path: str, loading: Loading | None = None) -> dict[str, Any]:
+Facts: TypeAlias = dict[str, Any]
+"""What `coco_facts` returns."""
+
+
+def coco_facts(path: str, loading: Loading | Callable[[Facts], Loading] | None = None) -> Facts:
     """What is in a file that is there.
 
     Args:
         path: of the file.
-        loading: what `loaded` is going to be asked of it; that is found out in the same reading.
+        loading: what `loaded` is going to be asked of it; that is found out in the same reading. Where it depends on
+            the facts, a function of them, for a loader to which bounds do.
 
     Returns a dict:
 
@@ -84,7 +89,7 @@ def _load(path: str, loading: Loading) -> Any:
             return loading.load(path)
 
 
-def _read(path: str, loading: Loading | None) -> dict[str, Any]:
+def _read(path: str, loading: Loading | Callable[[Facts], Loading] | None) -> Facts:
     with _without_collector():
         return _read_facts(path, loading)
 
@@ -101,9 +106,10 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _read_facts(path: str, loading: Loading | None) -> dict[str, Any]:
+def _read_facts(path: str, loading: Loading | Callable[[Facts], Loading] | None) -> Facts:
+    whole = isinstance(loading, Loading) and not loading.bounds_do
     try:
-        content = read_json(path, most=None, hook=_simplify if loading is None or loading.bounds_do else None)
+        content = read_json(path, most=None, hook=None if whole else _simplify)
     except OSError as error:
         return {"broken": f"cannot be read: {error.strerror}"}
     except ValueError as error:
@@ -113,6 +119,7 @@ def _read_facts(path: str, loading: Loading | None) -> dict[str, Any]:
         return {"broken": f"is not in COCO's detection format: {wrong}"}
     facts = _File(content).facts()
     if loading:
+        loading = loading if isinstance(loading, Loading) else loading(facts)
         with read_already(path, content):
             facts["loaded"][loading.question] = loading.load(path)
     return facts

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import io
 import os
 import re
 from collections import Counter, defaultdict
@@ -13,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mmengine
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+from mmengine.registry import TRANSFORMS, DefaultScope
 
-from focalnet_backbone.annotations.coco import Loading, coco_facts, loaded
+from focalnet_backbone.annotations.coco import coco_facts, loaded
 from focalnet_backbone.annotations.mend import mend_as_loaded
 from focalnet_backbone.data_check.coco import Use, judge_coco, judge_order, judge_sizes
 from focalnet_backbone.data_check.findings import Findings, counted
@@ -30,9 +26,10 @@ from focalnet_backbone.data_check.labels import (
     look_at_labels,
     unused_labels,
 )
-from focalnet_backbone.data_check.photos import files_within, judge_photos, look_at_photos, shown_sizes
+from focalnet_backbone.data_check.photos import files_within, judge_photos, look_at_photos, shown_sizes, tell_hidden
 from focalnet_backbone.data_check.report import Report, Split
 from focalnet_backbone.openmmlab.data import leaf_datasets
+from focalnet_backbone.openmmlab.datasets import build_dataset, coco_loading, tell_error, version_of
 
 NO_CLASSES_OF_DATA = ("rpn_head", "semantic_head", "panoptic_head", "panoptic_fusion_head")
 """Heads of mmdetection whose `num_classes` counts other things than the classes of objects."""
@@ -110,14 +107,15 @@ class _Check:
         self.together = together
         self.name = loader.removesuffix("_dataloader")
         self.config = dataset
+        self.scope = DefaultScope.get_current_instance().scope_name
         self.findings = findings
 
     def run(self) -> Split | None:
         """What is in it; None if it cannot be told."""
         try:
-            dataset = self._build(lazy_init=True)
+            dataset = build_dataset(self.config, self.scope, lazy_init=True)
         except Exception as error:  # Of classes that a config may bring along.
-            self.findings.add(f"the dataset of {self.name}_dataloader cannot be built: {_tell(error)}")
+            self.findings.add(f"the dataset of {self.name}_dataloader cannot be built: {tell_error(error)}")
             return None
         classes = dataset.metainfo.get("classes")
         if isinstance(classes, str):
@@ -134,16 +132,10 @@ class _Check:
             return self._check_coco(dataset)
         return self._check_listed(dataset)
 
-    def _build(self, **changes: Any) -> Any:
-        scope = DefaultScope.get_current_instance().scope_name
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells what it does.
-            return DATASETS.build({**self.config, "pipeline": [], "serialize_data": False, "_scope_": scope, **changes})
-
     def _loading(self) -> list[Callable]:
         """The transforms with which the dataset's pipeline begins: those that load."""
-        scope = DefaultScope.get_current_instance().scope_name
         steps = [step for step in self.config.get("pipeline", ()) if "Load" in str(step["type"])]
-        return [TRANSFORMS.build({**step, "_scope_": scope}) for step in steps]
+        return [TRANSFORMS.build({**step, "_scope_": self.scope}) for step in steps]
 
     def _check_heads(self) -> None:
         model = self.cfg.get("model") or {}
@@ -162,14 +154,13 @@ class _Check:
         image = [step for step in loading if type(step).__name__.startswith("LoadImage")]
         if not image or any(re.match(r"[\w+.-]+://", path) for path in paths[:1]):  # Not on this machine.
             return {path: {} for path in paths}
-        photos = look_at_photos(paths, _LoadImage(image[0]), f"mmengine {_version(image[0])} {image[0]!r}")
+        photos = look_at_photos(paths, _LoadImage(image[0]), f"mmengine {version_of(image[0])} {image[0]!r}")
         judge_photos(photos, place, findings)
         return photos
 
     def _check_coco(self, dataset: Any) -> Split | None:
         path, folder = dataset.ann_file, dataset.data_prefix.get("img", "")
-        question = f"{type(dataset).__module__} {_version(dataset)} loads, 1: {self.config!r}"
-        asked = Loading(question, self._load, bounds_do=type(dataset).__module__ == "mmdet.datasets.coco")
+        asked = coco_loading(self.config, self.scope)
         facts = coco_facts(path, asked)
         loading = self._loading()
         masks = any(getattr(step, "with_mask", False) for step in loading) or self._evaluates("segm")
@@ -195,15 +186,6 @@ class _Check:
             empty=facts["empty"],
             crowds=sum(crowds for *_, crowds in facts["categories"]),
         )
-
-    def _load(self, path: str) -> dict[str, Any]:
-        """Load the dataset as mmdetection does. Returns its number of images and objects, or the `error`."""
-        try:
-            dataset = self._build()
-        except Exception as error:  # Of whatever mmdetection does not expect.
-            return {"error": _tell(error)}
-        objects = sum(not o["ignore_flag"] for image in dataset.data_list for o in image["instances"])
-        return {"images": len(dataset), "objects": objects}
 
     def _judge_loaded(self, found: dict[str, Any], path: str, use: Use, findings: Findings) -> None:
         if "error" in found:
@@ -237,9 +219,9 @@ class _Check:
         """Check a dataset that lists its images itself: labels of segmentation, and whatever else there is."""
         folder = lazy.data_prefix.get("img_path") or lazy.data_prefix.get("img") or lazy.data_root or "."
         try:
-            dataset = self._build()
+            dataset = build_dataset(self.config, self.scope)
         except Exception as error:  # Of whatever the class does not expect.
-            self.findings.add(f"the dataset of {self.name}_dataloader cannot be loaded: {_tell(error)}")
+            self.findings.add(f"the dataset of {self.name}_dataloader cannot be loaded: {tell_error(error)}")
             return None
         if not self.classes:  # Some know them only when they have read their file.
             self.classes = list(dataset.metainfo.get("classes") or ())
@@ -256,6 +238,7 @@ class _Check:
         photos = self._photos([sample["img_path"] for sample in samples], loading, str(folder), self.findings)
         if folder != ".":
             self._tell_lost({sample["img_path"] for sample in samples}, str(folder))
+            tell_hidden(str(folder), self.findings)
         if suffix and Path(folder).is_dir():
             self.together.photos[str(folder)].add(suffix)
         label_loading = [step for step in loading if not type(step).__name__.startswith("LoadImage")]
@@ -368,7 +351,7 @@ class _LoadLabel:
     def description(self) -> str:
         """All that its results depend on."""
         told = {key: self.sample.get(key) for key in ("label_map", "reduce_zero_label")}
-        return f"{[(_version(step), repr(step)) for step in self.transforms]} {told}"
+        return f"{[(version_of(step), repr(step)) for step in self.transforms]} {told}"
 
 
 def _parts(dataset: Mapping) -> list[str]:
@@ -412,15 +395,3 @@ def _endings(folder: str) -> list[str]:
 
 def _is_photo(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in PHOTO_ENDINGS
-
-
-def _version(part: Any) -> str:
-    package = type(part).__module__.partition(".")[0]
-    module = __import__(package)
-    return f"{package} {getattr(module, '__version__', '')}, mmengine {mmengine.__version__}"
-
-
-def _tell(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ELOOP:
-        return f"a link leads back to a folder that it lies in: {str(error.filename)[:200]}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from focalnet_backbone.data_check.findings import Findings
-from focalnet_backbone.features.images import check_photo, load_image, open_image
+from focalnet_backbone.features.images import check_photo, find_images, is_hidden, load_image, open_image
 from focalnet_backbone.system.facts import find_out
 
 READ_BY_ALL = frozenset({"BMP", "JPEG", "MPO", "PNG", "PPM", "WEBP"})
@@ -147,8 +147,22 @@ def shown_sizes(photos: Iterable[dict[str, Any]]) -> str:
 
 
 def files_within(folder: str) -> list[str]:
-    """Paths of the files in a folder and those within it, in order."""
-    return sorted(os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+    """Paths of the files in a folder and those within it, hidden ones apart, in order."""
+    found: list[str] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        found += [os.path.join(place, name) for name in names if not is_hidden(name)]
+    return sorted(found)
+
+
+def tell_hidden(folder: str, findings: Findings) -> None:
+    """Add the photos in a folder that no framework is given, as the folders within it that they lie in are hidden."""
+    hidden = []
+    for place, folders, _ in os.walk(folder):
+        for name in filter(is_hidden, folders):
+            hidden += map(str, find_images(os.path.join(place, name), lambda path, error: None))
+        folders[:] = [name for name in folders if not is_hidden(name)]
+    findings.count(folder, "photo", "in a hidden folder", sorted(hidden), "it is left out", error=False)
 
 
 def _other_spelling(missing: list[str]) -> str:

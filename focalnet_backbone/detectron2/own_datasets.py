@@ -112,7 +112,11 @@ def register_label_images(images: str, labels: str, classes: Sequence[str], igno
         DatasetCatalog.register(name, lambda: _list_images(*arguments))
         colors = palette(len(classes))
         MetadataCatalog.get(name).set(
-            stuff_classes=list(classes), stuff_colors=colors, ignore_label=UNLABELLED, evaluator_type="sem_seg"
+            image_root=images,
+            stuff_classes=list(classes),
+            stuff_colors=colors,
+            ignore_label=UNLABELLED,
+            evaluator_type="sem_seg",
         )
     return name
 

@@ -31,6 +31,9 @@ PHOTO_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", 
 """Pillow's names of what is opened as an image, whatever a file's name says; for others, Pillow starts programs."""
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
+_OF_SYSTEMS = frozenset({"#recycle", "$RECYCLE.BIN", "@Recycle", "@eaDir", "System Volume Information", "__MACOSX"})
+"""Folders that systems make among a user's: what was thrown away, previews, and attributes."""
+
 _SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
 """Formats whose 16 bits Pillow may give as integers of 32."""
 
@@ -46,7 +49,14 @@ _UPRIGHT = {
 }
 
 
-def find_images(folder: str | Path, on_error: Callable[[Path, OSError], None] | None = None) -> list[Path]:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is none that its user put there as data, such as `.thumbs`, `@eaDir`."""
+    return name.startswith(".") or name in _OF_SYSTEMS
+
+
+def find_images(
+    folder: str | Path, on_error: Callable[[Path, OSError], None] | None = None, *, hidden: bool = True
+) -> list[Path]:
     """Image files below a folder, by their suffix, sorted.
 
     Links are followed, also those to folders. Whatever has an image's name is among them, such as a link that leads
@@ -56,6 +66,7 @@ def find_images(folder: str | Path, on_error: Callable[[Path, OSError], None] | 
         folder: where to look, with its subfolders.
         on_error: called with a folder and the error for which it could not be searched; None raises the error. A link
             back to a folder that it lies in is such an error, but raised for None only in the log.
+        hidden: whether to look at files and folders that are hidden (see `is_hidden`), too; `folder` itself may be.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -64,10 +75,12 @@ def find_images(folder: str | Path, on_error: Callable[[Path, OSError], None] | 
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
-    return sorted(_search(folder, on_error, ()))
+    return sorted(_search(folder, on_error, hidden, ()))
 
 
-def _search(folder: Path, on_error: Callable[[Path, OSError], None] | None, above: tuple) -> Iterator[Path]:
+def _search(
+    folder: Path, on_error: Callable[[Path, OSError], None] | None, hidden: bool, above: tuple
+) -> Iterator[Path]:
     try:
         status = folder.stat()
         here = (status.st_dev, status.st_ino)
@@ -79,7 +92,8 @@ def _search(folder: Path, on_error: Callable[[Path, OSError], None] | None, abov
                 on_error(folder, error)
             return
         with os.scandir(folder) as entries:
-            found = [folder / entry.name for entry in entries if not entry.name.startswith(UNFINISHED)]
+            names = [entry.name for entry in entries if not entry.name.startswith(UNFINISHED)]
+            found = [folder / name for name in names if hidden or not is_hidden(name)]
     except OSError as error:
         if on_error is None:
             raise
@@ -87,7 +101,7 @@ def _search(folder: Path, on_error: Callable[[Path, OSError], None] | None, abov
         return
     for path in found:
         if os.path.isdir(path):
-            yield from _search(path, on_error, (*above, here))
+            yield from _search(path, on_error, hidden, (*above, here))
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             yield path
 

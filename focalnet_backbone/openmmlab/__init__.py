@@ -21,6 +21,7 @@ load_safely()
 
 from focalnet_backbone.openmmlab.backbone import FocalNet  # noqa: E402
 from focalnet_backbone.openmmlab.classifier import load_classifier  # noqa: E402
+from focalnet_backbone.openmmlab.listing import leave_out_hidden  # noqa: E402
 from focalnet_backbone.openmmlab.names import offer_configs  # noqa: E402
 from focalnet_backbone.openmmlab.optimizer import LayerDecayOptimWrapperConstructor  # noqa: E402
 from focalnet_backbone.openmmlab.own_data import RenumberLoadedLabels  # noqa: E402
@@ -29,6 +30,7 @@ from focalnet_backbone.openmmlab.published import take_published_detectors  # no
 from focalnet_backbone.openmmlab.resume import AtomicLocalBackend, ExactResumeHook  # noqa: E402
 from focalnet_backbone.openmmlab.stopping import LastingCheckpointHook, StopHook  # noqa: E402
 
+leave_out_hidden()
 offer_configs()
 read_photos_alike()
 take_published_detectors()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
-from focalnet_backbone.annotations.coco import coco_facts
+from focalnet_backbone.annotations.coco import Facts, Loading, coco_facts
 from focalnet_backbone.features.images import IMAGE_SUFFIXES
+from focalnet_backbone.openmmlab.datasets import coco_loading
 from focalnet_backbone.openmmlab.sizes import kind_of, pipelines_of, set_size, steps_of
 from focalnet_backbone.own_data import UNLABELLED, OwnData, Split, find_suffixes, list_classes, palette
 from focalnet_backbone.system.spelling import closest
@@ -121,34 +123,45 @@ def _detection(cfg: Config, data: OwnData, notes: list[str]) -> int:
         raise ValueError(
             f"{cfg.filename} learns from panoptic files, and COCO's format of objects has none of its stuff"
         )
-    files = {split.annotations: read_categories(split.annotations) for _, split in _splits(data)}
+    files = {}
+    for name, split in _splits(data):
+        loading = functools.partial(_loading_of, cfg=cfg, data=data, split=split, loader=LOADERS[name][0])
+        files[split.annotations] = read_categories(split.annotations, loading)
     if len(set(map(tuple, files.values()))) > 1:
         first, second = files
         raise ValueError(f"{first} and {second} have different classes, or in another order")
     classes = choose_classes(data, next(iter(files.values())))
-    metainfo = {"classes": classes, "palette": palette(len(classes))}
     notes.append(f"{len(classes)} classes: {', '.join(classes)}")
     metric = ["bbox", "segm"] if any(step.get("with_mask") for step in steps_of(_pipelines(cfg))) else ["bbox"]
     for name, split in _splits(data):
         notes.append(f"{name}: {split.annotations} with photos in {split.images}")
-        part = {
-            "type": "CocoDataset",
-            "metainfo": metainfo,
-            "ann_file": str(split.annotations),
-            "data_prefix": {"img": str(split.images)},
-        }
         for loader in LOADERS[name]:
-            _put(cfg, loader, [part])
+            _put(cfg, loader, [_coco_part(split, classes)])
         if name == "val":
             _set_evaluators(cfg, "CocoMetric", {"metric": metric}, {"ann_file": str(split.annotations)})
     return len(classes)
 
 
+def _coco_part(split: Split, classes: list[str]) -> dict[str, Any]:
+    return {
+        "type": "CocoDataset",
+        "metainfo": {"classes": classes, "palette": palette(len(classes))},
+        "ann_file": str(split.annotations),
+        "data_prefix": {"img": str(split.images)},
+    }
+
+
+def _loading_of(facts: Facts, cfg: Config, data: OwnData, split: Split, loader: str) -> Loading:
+    """How the dataset that takes a loader's place will load a file, once its classes are known."""
+    names = [name for _, name, *_ in facts["categories"]]
+    classes = [name for name in names if data.classes is None or name in data.classes]
+    loader_cfg = cfg.get(f"{loader}_dataloader")
+    kept = _kept(loader_cfg) if loader_cfg else {}
+    return coco_loading({**_coco_part(split, classes), **kept}, _KINDS[data.kind][0])
+
+
 def _classification(cfg: Config, data: OwnData, notes: list[str]) -> int:
     """Set the data loaders and evaluators of mmpretrain. Returns the number of classes."""
-    hidden = [entry for _, split in _splits(data) for entry in split.images.glob(".*") if entry.is_dir()]
-    if hidden:
-        raise ValueError(f"{min(hidden)} is a hidden folder, which mmpretrain takes for a class: take it away")
     found = {name: list_classes(split.images) for name, split in _splits(data)}
     classes = next(iter(found.values()))
     for name, split in _splits(data):
@@ -191,9 +204,12 @@ _KINDS: dict[str, tuple[str, str, Callable[[Config, OwnData, list[str]], int]]] 
 """For each kind of data the framework that learns from it, what it is, and what puts it into a config."""
 
 
-def read_categories(annotations: Path) -> list[str]:
-    """Names of the classes of a COCO file, in its order, which is mmdetection's. Raises `ValueError`."""
-    facts = coco_facts(str(annotations))
+def read_categories(annotations: Path, loading: Callable[[Facts], Loading] | None = None) -> list[str]:
+    """Names of the classes of a COCO file, in its order, which is mmdetection's; `loading` is as `coco_facts` takes it.
+
+    Raises `ValueError`.
+    """
+    facts = coco_facts(str(annotations), loading)
     if "broken" in facts:
         raise ValueError(f"{annotations} {facts['broken']}")
     odd = next(
@@ -221,12 +237,15 @@ def _put(cfg: Config, loader: str, parts: list[dict[str, Any]]) -> None:
     loader_cfg = cfg.get(f"{loader}_dataloader")
     if not loader_cfg:
         return
-    kept = ("pipeline", "filter_cfg", "test_mode", "indices", "lazy_init")
-    leaf = next(_leaves(loader_cfg.dataset))
-    keep = {key: leaf[key] for key in kept if key in leaf}
-    own = [copy.deepcopy({**part, **keep}) for part in parts]
+    own = [copy.deepcopy({**part, **_kept(loader_cfg)}) for part in parts]
     new = own[0] if len(own) == 1 else {"type": "ConcatDataset", "datasets": own}
     loader_cfg.dataset = _replace_leaf(loader_cfg.dataset, new)
+
+
+def _kept(loader_cfg: Mapping) -> dict[str, Any]:
+    """What stays of a data loader's first dataset."""
+    leaf = next(_leaves(loader_cfg["dataset"]))
+    return {k: leaf[k] for k in ("pipeline", "filter_cfg", "test_mode", "indices", "lazy_init") if k in leaf}
 
 
 def _leaves(dataset: Mapping) -> Iterator[Mapping]:

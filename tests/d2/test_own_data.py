@@ -80,6 +80,8 @@ def test_photos_are_listed_as_other_hosts_do_whatever_else_lies_beside_them(tmp_
         folder.mkdir(parents=True)
     (photos / "linked").symlink_to(elsewhere)
     (photos / "._1.jpg").write_bytes(b"left by a system")
+    (photos / ".thumbs").mkdir()
+    Image.new("RGB", (3, 2)).save(photos / ".thumbs" / "1.jpg")
     for photo, label in ((photos / "1.jpg", labels / "1.png"), (elsewhere / "2.jpg", labels / "linked" / "2.png")):
         turned = Image.Exif()
         turned[ExifTags.Base.Orientation] = 6
@@ -92,7 +94,9 @@ def test_photos_are_listed_as_other_hosts_do_whatever_else_lies_beside_them(tmp_
     assert [(image["width"], image["height"]) for image in images] == [(2, 3), (2, 3)]
     assert load_labels(images[1]["sem_seg_file_name"]).tolist() == [[1, 0], [0, 1], [1, 1]]
     assert job.train_mapper()(dict(images[0]))["sem_seg"].unique().tolist() in ([0, 1], [0, 1, 255])
-    assert check_job(job).findings.errors == []
+    findings = check_job(job).findings
+    assert findings.errors == []
+    assert f"{photos}: 1 photo in a hidden folder: {photos}/.thumbs/1.jpg; it is left out" in findings.warnings
 
 
 def test_a_label_with_a_value_that_is_no_class_is_found_before_training(masks, tmp_path):

@@ -24,6 +24,18 @@ def save(name: str, pixels: np.ndarray, mode: str | None = None, **options: obje
     return change
 
 
+def hide(*folders: str):
+    """Put copies of a photo and of a label where systems and notebooks keep previews."""
+
+    def change(root: Path) -> None:
+        for folder in folders:
+            (root / folder).mkdir(parents=True)
+            name = PHOTO if folder.startswith("images") else LABEL
+            (root / folder / Path(name).name).write_bytes((root / name).read_bytes())
+
+    return change
+
+
 def write(name: str, content: bytes):
     return lambda root: (root / name).write_bytes(content)
 
@@ -89,6 +101,10 @@ WARNINGS = {
     "photo behind a broken link": (
         lambda root: (root / PHOTO).with_name("9.jpg").symlink_to("nowhere.jpg"),
         "1 photo whose link leads nowhere: .*9.jpg",
+    ),
+    "photos in hidden folders": (
+        hide("images/training/.thumbs", "images/training/@eaDir/002.jpg", "annotations/training/.thumbs"),
+        "2 photos in a hidden folder: .*.thumbs/002.jpg, .*@eaDir/002.jpg/002.jpg; it is left out",
     ),
     "photo in capitals": (
         lambda root: (root / PHOTO).rename((root / PHOTO).with_suffix(".JPG")),

@@ -147,8 +147,21 @@ def test_images_of_a_folder_are_found_recursively(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert find_images(tmp_path) == [tmp_path / "b.png", tmp_path / "sub/a.JPG"]
+    assert find_images(tmp_path, hidden=False) == find_images(tmp_path)
     with pytest.raises(FileNotFoundError, match="no folder"):
         find_images(tmp_path / "none")
+
+
+def test_what_systems_leave_in_a_folder_is_left_out_where_that_is_asked_for(tmp_path):
+    hidden = [".a.png", ".thumbs/a.png", "sub/.ipynb_checkpoints/a.png", "__MACOSX/sub/a.png", "@eaDir/a.png/M.png"]
+    root = tmp_path / ".photos"
+    for name in (*hidden, "sub/a.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (root / ".locked").symlink_to(root)  # Which would be an error, if it was looked into.
+    assert find_images(root, pytest.fail, hidden=False) == [root / "sub/a.png"]
+    (root / ".locked").unlink()
+    assert find_images(root) == sorted(root / name for name in (*hidden, "sub/a.png"))
 
 
 def truncated_jpeg() -> bytes:

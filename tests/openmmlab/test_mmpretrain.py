@@ -172,7 +172,7 @@ def test_a_folder_a_class_is_put_in_the_place_of_imagenet(photos):
         load_config(OWN, None, OwnData(data.train, None, size=(96, 64)))
 
 
-def test_a_class_without_photos_a_lost_link_and_a_hidden_folder_are_told(photos):
+def test_a_class_without_photos_and_a_lost_link_are_told(photos):
     (photos / "train" / "zebra").mkdir()
     (photos / "val" / "zebra").mkdir()
     first = sorted((photos / "train").iterdir())[0]
@@ -183,9 +183,18 @@ def test_a_class_without_photos_a_lost_link_and_a_hidden_folder_are_told(photos)
     told = "\n".join(findings.warnings)
     assert "1 class without a photo: 'zebra'" in told
     assert f"1 photo whose link leads nowhere: {first / 'lost.jpg'}" in told
-    (photos / "val" / ".cache").mkdir()
-    with pytest.raises(ValueError, match=r"val/\.cache is a hidden folder"):
-        load_config(OWN, None, data)
+
+
+def test_hidden_folders_are_no_classes_and_what_is_in_them_no_photos(photos):
+    copied = next((photos / "val").glob("*/*")).read_bytes()
+    for folder in (".cache", "@eaDir", "dog/.thumbs"):
+        (photos / "val" / folder).mkdir(parents=True)
+        (photos / "val" / folder / "1.jpg").write_bytes(copied)
+    cfg = load_config(OWN, None, OwnData(Split(photos / "train"), Split(photos / "val")))
+    report = check_config(cfg)
+    assert report.findings.errors == []
+    assert report.splits[1].counts == {"cat": 0, "dog": 1, "owl": 1}
+    assert any("val: 3 photos in a hidden folder" in line for line in report.findings.warnings)
 
 
 def test_folders_that_differ_between_splits_are_named(photos):

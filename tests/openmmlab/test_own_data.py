@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,10 +203,20 @@ def test_categories_without_a_name_are_told_with_the_file(tmp_path, categories, 
         read_categories(file)
 
 
-def test_a_coco_file_is_read_once_for_its_classes_and_its_check(objects, monkeypatch):
-    names = read_categories(objects.train.annotations)
-    monkeypatch.setattr(coco, "read_json", None)
-    assert read_categories(objects.train.annotations) == names
+@pytest.mark.parametrize("classes", [None, ("cone", "ball")])
+def test_a_coco_file_is_parsed_once_for_its_classes_its_check_and_the_frameworks_loader(
+    objects, classes, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FOCALNET_CACHE", str(tmp_path))
+    read, read_json = [], coco.read_json
+    monkeypatch.setattr(coco, "read_json", lambda path, **options: read.append(path) or read_json(path, **options))
+    monkeypatch.setattr(json, "load", lambda file: pytest.fail(f"{file.name} is read again"))
+    data = replace(objects, classes=classes, size=(64, 48))
+    cfg = load_config(ROOT / "configs" / "mmdet/mask_rcnn_focalnet_sample.py", None, data)
+    report = check_config(cfg)
+    assert report.findings.errors == []
+    assert list(report.splits[0].counts) == list(classes[::-1] if classes else OBJECTS)
+    assert read == [str(split.annotations) for split in (objects.train, objects.val)]
 
 
 def test_a_class_that_a_coco_file_lacks_is_named(objects):

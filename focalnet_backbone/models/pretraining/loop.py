@@ -87,7 +87,7 @@ def pretrain(
             raise ValueError(f"{name} must be at least 1, got {value}")
     recipe = recipe or Recipe()
     config = recipe.fit(config)
-    paths = find_images(images)
+    paths = find_images(images, hidden=False)
     if not paths:
         raise FileNotFoundError(f"no images in {images}")
     for path in paths:
