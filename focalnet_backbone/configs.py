@@ -20,6 +20,11 @@ _NO_SETUP = ("_*", "Base-*", "mask_rcnn_focalnet.py", "metafile.yaml")
 """What lies beside the configs of whole set-ups: their bases, and what is said of them."""
 
 
+_OF_MMENGINE = frozenset({"_base_", "default_scope", "read_base"})
+_OF_LAZY = frozenset({"*", "model", "dataloader", "optimizer", "lr_multiplier", "train"})
+"""What tells Python files of either kind from others, among the names in them."""
+
+
 def list_configs(host: str = "*") -> list[str]:
     """Names of the set-ups, such as `"mmseg/upernet_focalnet_sample.py"`.
 
@@ -87,14 +92,26 @@ def describe_config(path: Path) -> str:
 def is_mmengine(config: Path) -> bool:
     """Whether a config is one of mmengine's: Python that names a base or a default scope, or reads its base.
 
-    Raises `ValueError` if it is no Python.
+    Raises `ValueError` if it is no Python, or has no part of a config in it.
     """
     if config.suffix != ".py":
         return False
-    text = config.read_text(encoding="utf-8")
     try:
-        nodes = list(ast.walk(ast.parse(text, str(config))))
-    except (SyntaxError, RecursionError, MemoryError) as error:
+        nodes = list(ast.walk(ast.parse(config.read_text(encoding="utf-8"), str(config))))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{config} is no valid config: {error}") from error
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
-    return bool(names & {"_base_", "default_scope", "read_base"})
+    names |= {alias.asname or alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    if not names & {*_OF_MMENGINE, *_OF_LAZY}:
+        raise ValueError(
+            f"{config} is no config: it names neither _base_ nor default_scope, as those of OpenMMLab do, nor model, "
+            "dataloader or train, as a LazyConfig of detectron2"
+        )
+    return bool(names & _OF_MMENGINE)
+
+
+def require_mmengine(config: Path, purpose: str) -> None:
+    """Raise `ValueError` unless a config is one of mmengine's, with what needs that, such as `"races run in it"`."""
+    if not is_mmengine(config):
+        known_by = ", as it names neither _base_ nor default_scope" if config.suffix == ".py" else ""
+        raise ValueError(f"{config} is a config of detectron2{known_by}; {purpose}")

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from focalnet_backbone.configs import FOLDER, describe_config, find_config, is_mmengine, list_configs, open_config
+from focalnet_backbone.configs import (
+    FOLDER,
+    describe_config,
+    find_config,
+    is_mmengine,
+    list_configs,
+    open_config,
+    require_mmengine,
+)
 from tests.documents.pages import ROOT
 
 SETUPS = list_configs()
@@ -47,8 +55,27 @@ def test_a_misspelt_name_is_answered_with_the_nearest():
         open_config("upernet_sample")
 
 
-@pytest.mark.parametrize("text", ["model = dict(", "a = 1\x00", "(" * 5000], ids=["cut off", "binary", "too deep"])
-def test_a_config_that_is_no_python_is_named(tmp_path, text):
-    (tmp_path / "mine.py").write_text(text)
+BROKEN = {"cut off": b"model = dict(", "binary": b"a = 1\x00", "too deep": b"(" * 5000, "no text": b"model = '\xff'"}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_config_that_is_no_python_is_named(tmp_path, name):
+    (tmp_path / "mine.py").write_bytes(BROKEN[name])
     with pytest.raises(ValueError, match=r"mine\.py is no valid config: "):
         is_mmengine(tmp_path / "mine.py")
+
+
+@pytest.mark.parametrize("text", ["", "import os\nprint(os.getcwd())\n", "hello = 1\n"])
+def test_python_that_is_no_config_is_named(tmp_path, text):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ValueError, match=r"mine\.py is no config: it names neither _base_ nor default_scope"):
+        is_mmengine(tmp_path / "mine.py")
+
+
+def test_a_config_of_the_other_host_is_refused_by_what_it_is_known_by(tmp_path):
+    (tmp_path / "mine.py").write_text("from .base import *\n")
+    with pytest.raises(ValueError, match=r"mine\.py is a config of detectron2, as it names neither .*; races are not"):
+        require_mmengine(tmp_path / "mine.py", "races are not")
+    with pytest.raises(ValueError, match="yaml is a config of detectron2; races are not"):
+        require_mmengine(find_config("mask_rcnn_focalnet_sample.yaml"), "races are not")
+    require_mmengine(find_config("upernet_focalnet_sample"), "races are not")

@@ -22,7 +22,7 @@ from mmengine.utils import import_modules_from_strings
 import focalnet_backbone.benchmark.twins.openmmlab  # noqa: F401  (registers ConvNeXt)
 from focalnet_backbone.analysis import count
 from focalnet_backbone.openmmlab.data import training_size
-from focalnet_backbone.openmmlab.runners import CheckData, load_config
+from focalnet_backbone.openmmlab.runners import CheckData, load_config, require
 from focalnet_backbone.openmmlab.training import build_training_runner
 from focalnet_backbone.own_data import OwnData
 from focalnet_backbone.system.inputs import read_json
@@ -133,6 +133,7 @@ def run(race: Race, entrant: str, seed: int, check: CheckData | None = None) -> 
     Raises what `build_training_runner` raises, and `ValueError` if the config has no four maps of a backbone.
     """
     config = load_config(race.config, race.options, race.own_data)
+    require(config, "model", "train_dataloader", "train_cfg", "val_dataloader", "val_evaluator")
     size = training_size(config)
     if size is None:
         raise ValueError(f"{race.config} names no size of the images that it trains on")

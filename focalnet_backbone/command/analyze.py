@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from focalnet_backbone.analysis import analyze
-from focalnet_backbone.configs import is_mmengine, open_config
+from focalnet_backbone.configs import open_config, require_mmengine
 from focalnet_backbone.models import FocalNetForImageClassification
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.network.variants import VARIANTS, list_variants
@@ -73,10 +73,7 @@ def print_memory(
     estimate = import_module("focalnet_backbone.benchmark.training_memory").estimate
     for name in configs:
         path = open_config(name)
-        if not is_mmengine(path):
-            raise ValueError(
-                f"{name} is a config of detectron2; --memory takes those of mmsegmentation and mmdetection"
-            )
+        require_mmengine(path, "--memory takes those of mmsegmentation and mmdetection")
         print(f"{name}\n{estimate(path, size=size, batch_size=batch_size, options=overrides)}\n", flush=True)
 
 

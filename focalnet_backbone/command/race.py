@@ -28,7 +28,7 @@ from focalnet_backbone.benchmark.race import ENTRANTS, Race, read_result, run
 from focalnet_backbone.benchmark.race_report import format_race, group, plot_races
 from focalnet_backbone.command.data import fail_data, tell_findings
 from focalnet_backbone.command.openmmlab import CONFIG_ERRORS, add_config_options
-from focalnet_backbone.configs import is_mmengine, open_config
+from focalnet_backbone.configs import open_config, require_mmengine
 from focalnet_backbone.data_check.findings import DataError
 from focalnet_backbone.data_check.openmmlab import check_config
 from focalnet_backbone.system.command_line import fail, parse, positive, printable, program
@@ -62,10 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(make_parser(), arguments)
     try:
         config = open_config(args.config)
-        if not is_mmengine(config):
-            raise ValueError(
-                f"{args.config} is a config of detectron2; races are run in mmsegmentation and mmdetection"
-            )
+        require_mmengine(config, "races are run in mmsegmentation and mmdetection")
         name, data = args.name or config.stem, own_data.read_arguments(args)
         race = Race(name, config, args.out, data, args.iterations, args.options or {})
         if Path(race.name).name != race.name or race.name.startswith("."):

@@ -119,6 +119,13 @@ def test_the_data_and_the_start_are_the_papers(file, published):
     assert job.eval_period == job.checkpoint_period == EPOCH
 
 
+@pytest.mark.parametrize("code", ["model = 1 / 0", "import nowhere", "model = dict(backbone", "model = {}"])
+def test_python_that_is_no_lazy_config_is_named_with_what_is_wrong(tmp_path, code):
+    (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(ValueError, match=r"mine\.py.*(ZeroDivision|nowhere|syntax error|it lacks optimizer)"):
+        load_job(tmp_path / "mine.py")
+
+
 def test_yaml_and_lazy_config_build_the_same_detector():
     name = "mask_rcnn_focalnet_tiny_srf_1x"
     yaml, lazy = (build(CONFIGS / f"{name}.{suffix}") for suffix in ("yaml", "py"))

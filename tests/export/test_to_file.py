@@ -18,7 +18,7 @@ from torch import nn
 
 from focalnet_backbone import FocalNet, FocalNetConfig
 from focalnet_backbone.command.export import main
-from focalnet_backbone.export import to_file
+from focalnet_backbone.export import run_onnx, to_file
 from focalnet_backbone.export.check import _share_apart, compare
 from focalnet_backbone.export.formats import SUFFIXES
 from focalnet_backbone.export.sources import Exportable, from_backbone, from_classifier
@@ -147,6 +147,43 @@ def test_the_example_beside_a_file_runs_without_torch_and_this_package(classifie
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert {line.split()[1] for line in ended.stdout.splitlines()} == {"cat", "dog", "bird"}
+
+
+def test_the_example_brings_a_photo_to_the_one_size_of_a_file_and_says_so(classifier_folder, photo, tmp_path, capsys):
+    file = tmp_path / "fixed.onnx"
+    assert main([str(classifier_folder), "--to", "onnx", "--out", str(file), "--size", "40x56"]) == 0
+    resized = tmp_path / "resized.png"
+    Image.open(photo).resize((56, 40), Image.Resampling.BILINEAR).save(resized)
+    capsys.readouterr()
+    run_onnx.main(str(file), str(resized))
+    expected = capsys.readouterr()
+    assert (len(expected.out.splitlines()), expected.err) == (3, "")
+    run_onnx.main(str(file), str(photo))
+    told = capsys.readouterr()
+    assert told.out == expected.out
+    assert told.err == f"resized to 56x40, for which {file} was made; places are told in its pixels\n"
+
+
+def test_the_example_runs_a_file_of_several_photos_at_once(photo, tmp_path, capsys):
+    taken = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, [2, "H", "W", 3])
+    given = onnx.helper.make_tensor_value_info("seen", onnx.TensorProto.UINT8, [2, "H", "W", 3])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["images"], ["seen"])], "g", [taken], [given])
+    opset = onnx.helper.make_opsetid("", 17)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    onnx.helper.set_model_props(model, {"focalnet": json.dumps({"task": "features"})})
+    onnx.save(model, tmp_path / "two.onnx")
+    run_onnx.main(str(tmp_path / "two.onnx"), str(photo))
+    assert capsys.readouterr().out == "seen 2 53 71 3\n"
+
+
+@pytest.mark.parametrize("wrong", ["nowhere.onnx", "nowhere.png", "text.onnx", "text.png"])
+def test_the_example_names_a_file_that_is_none_in_one_line(classifier_onnx, photo, tmp_path, wrong):
+    for name in ("text.png", "text.onnx"):
+        (tmp_path / name).write_text("neither")
+    given = {".onnx": classifier_onnx, ".png": photo} | {Path(wrong).suffix: tmp_path / wrong}
+    with pytest.raises(SystemExit, match=re.escape(str(tmp_path / wrong))) as stopped:
+        run_onnx.main(*map(str, given.values()))
+    assert len(str(stopped.value).splitlines()) == 1
 
 
 def test_classify_says_of_a_file_what_it_says_of_the_model(classifier_folder, classifier_onnx, photo, run_tool):

@@ -110,6 +110,14 @@ def test_configs_that_cannot_race_are_refused(tmp_path, refused, capsys):
     assert "races are run in mmsegmentation and mmdetection" in capsys.readouterr().err
     assert command.main([str(SAMPLE_CONFIG), "--name", "../up", "--out", str(tmp_path)]) == 2
     assert "--name names a folder" in capsys.readouterr().err
+    for content, message in (
+        ("default_scope = 'mmdet'\n", "has no model, train_"),
+        ("x = 1\n", "is no config: it names"),
+    ):
+        (tmp_path / "mine.py").write_text(content)
+        assert command.main([str(tmp_path / "mine.py"), "--out", str(tmp_path / "out")]) == 2
+        assert f"mine.py {message}" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
 
 def make_result(entrant: str, seed: int, accuracy: float, name: str = "a") -> dict:

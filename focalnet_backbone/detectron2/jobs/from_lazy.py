@@ -195,8 +195,8 @@ def load_lazy(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """
     try:
         cfg = LazyConfig.load(str(config))
-    except (SyntaxError, ImportError) as error:
-        raise ValueError(f"{config}: {first_line(error)}") from error
+    except Exception as error:  # A config is code, and may raise anything.
+        raise ValueError(f"{config}: {type(error).__name__}: {first_line(error)}") from error
     missing = [key for key in ("model", "optimizer", "lr_multiplier", "dataloader", "train") if key not in cfg]
     if missing:
         raise ValueError(f"{config} is not a LazyConfig for training: it lacks {', '.join(missing)}")
