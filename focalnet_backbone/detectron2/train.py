@@ -34,7 +34,7 @@ from focalnet_backbone.detectron2.jobs import Job
 from focalnet_backbone.detectron2.loader import derive_seed
 from focalnet_backbone.system.command_line import first_line
 from focalnet_backbone.system.files import remove_unfinished
-from focalnet_backbone.system.interruption import Stopped, raise_on_signals, stop_signals
+from focalnet_backbone.system.interruption import Stopped, leave_interrupts_to_parent, raise_on_signals, stop_signals
 from focalnet_backbone.system.outputs import check_apart, check_writable, claim, is_own
 
 logger = logging.getLogger(__name__)
@@ -317,7 +317,9 @@ def evaluate(job: Job, model: nn.Module) -> dict[str, Any]:
     """
     results = {}
     for name in job.test_names:
-        results[name] = inference_on_dataset(model, job.test_loader(name), job.evaluator(name)) or {}
+        loader = job.test_loader(name)
+        loader.worker_init_fn = leave_interrupts_to_parent
+        results[name] = inference_on_dataset(model, loader, job.evaluator(name)) or {}
         for task, measures in results[name].items():
             logger.info("%s of %s: %s", task, name, ", ".join(f"{key} {value:.1f}" for key, value in measures.items()))
     return next(iter(results.values())) if len(results) == 1 else results

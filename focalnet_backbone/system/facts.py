@@ -8,7 +8,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import signal
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,6 +18,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from focalnet_backbone.system.inputs import parse_json
+from focalnet_backbone.system.interruption import leave_interrupts_to_parent
 
 FEW = 100
 """Up to so many files are looked at in this process, where starting others would take longer."""
@@ -116,6 +116,10 @@ def _in_processes(paths: list[str], work: Callable[[str], Any]) -> Iterator[dict
     try:
         for future in as_completed([pool.submit(_look_at, chunk) for chunk in chunks]):
             yield future.result()
+    except BaseException:  # What they are at would be waited for.
+        for worker in (pool._processes or {}).values():
+            worker.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -127,7 +131,7 @@ def _start(work: Callable[[str], Any]) -> None:
     global _work
     _work = work
     gc.freeze()  # What the parent had is not looked through, which would copy the memory that it lies in.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C reaches this process too, but its parent tells it to stop.
+    leave_interrupts_to_parent()
 
 
 def _look_at(paths: list[str]) -> dict[str, Any]:

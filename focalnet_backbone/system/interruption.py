@@ -100,17 +100,20 @@ def _handle(receive: object) -> Iterator[dict[int, object]]:
 
 def leave_interrupts_to_parent(worker: int = 0) -> None:
     """For the workers of a `DataLoader`: a Ctrl-C or a scheduler's SIGTERM reaches them too, but when to stop is their
-    parent's to say. They end with it."""
+    parent's to say. They end with it, whatever ends it and whatever they are at."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
 
 
 def end_with_parent() -> None:
     """Have this process killed when the one that started it dies. On Linux; elsewhere nothing happens.
 
-    For the workers of a launcher, which would otherwise go on alone, into the folder of the run that resumes theirs.
+    For the workers of a launcher, which would otherwise go on alone, into the folder of the run that resumes theirs,
+    and for those that read files, which would finish a long call first. A process that another thread than the main one
+    has forked is left as it is: to Linux, its parent is that thread, which may end long before.
     """
-    if not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux") or threading.main_thread().name != "MainThread":
         return
     parent = os.getppid()
     set_death_signal = 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,25 @@ def test_many_files_are_looked_at_by_other_processes(asked, files, monkeypatch):
     assert {fact["length"] for fact in found.values()} == {3}
     assert os.getpid() not in {fact["process"] for fact in found.values()}
     assert find_out("length", files, length, title="") == found
+
+
+def test_an_interruption_does_not_wait_for_what_other_processes_are_at(asked, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(facts, "FEW", 3)
+    begun = tmp_path / "begun"
+
+    def busy(path):
+        begun.touch()
+        return sum(range(10**12))  # For hours, without a look at signals.
+
+    def interrupt(futures):
+        while not begun.exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(facts, "as_completed", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        find_out("interrupted", files, busy, title="")
+    assert multiprocessing.active_children() == []
 
 
 def test_what_was_found_before_an_interruption_is_kept(asked, files, monkeypatch):

@@ -1,13 +1,19 @@
-"""What becomes of a launcher's workers when it is killed."""
+"""What becomes of workers when the program that started them is killed."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from focalnet_backbone.system.interruption import leave_interrupts_to_parent
 
 WORKER = """
 import os, pathlib, sys, time
@@ -43,3 +49,28 @@ def test_workers_end_with_a_launcher_that_is_killed(tmp_path, monkeypatch):
     while is_alive(worker) and time.monotonic() < until:
         time.sleep(0.02)
     assert not is_alive(worker)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to end a process with its parent")
+def test_a_loaders_worker_ends_with_its_parent_in_the_midst_of_a_long_call():
+    heard, told = os.pipe()
+    parent = os.fork()
+    if not parent:
+        if not os.fork():
+            leave_interrupts_to_parent()
+            os.write(told, str(os.getpid()).encode())
+            sum(range(10**12))  # For hours, without a look at signals.
+        time.sleep(60)
+        os._exit(0)
+    os.close(told)
+    worker = int(os.read(heard, 20))
+    os.kill(worker, signal.SIGTERM)  # As a scheduler does to all, when the parent alone is to end.
+    assert not select.select([heard], [], [], 0.3)[0]
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    try:
+        assert select.select([heard], [], [], 10)[0]  # Whose other end is closed with the worker.
+    finally:
+        os.close(heard)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
