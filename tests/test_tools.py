@@ -197,6 +197,22 @@ def test_set_up_says_what_of_a_users_environment_is_in_the_way(tmp_path):
     )
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_set_up_renews_pip_and_compiles_by_all_cores_in_an_environment_of_its_own_alone(own, tmp_path):
+    calls = tmp_path / "calls"
+    answers = f'case "$*" in *missing*) [ -s "{calls}" ] || echo torch;; *sysconfig*) echo purelib;; '
+    answers += f'*compileall*|*install*) echo "$@" >>"{calls}";; esac'
+    write_program(tmp_path / "bin" / "python", answers)
+    if own:
+        (tmp_path / "made-by-focalnet-setup").touch()
+    result = run("bash", TOOLS / "setup.sh", env={**os.environ, "FOCALNET_VENV": str(tmp_path)})
+    assert result.returncode == 0, result.stderr
+    *installed, last = calls.read_text().splitlines()
+    assert all(("--no-compile" in call) == own for call in installed)
+    assert any(call.endswith("pip>=25") for call in installed) == own
+    assert last.endswith("compileall -q -j 0 -x /tests?/ purelib") == own
+
+
 def test_set_up_says_when_it_cannot_write(tmp_path):
     (tmp_path / "file").touch()
     result = run("bash", TOOLS / "setup.sh", env={**os.environ, "FOCALNET_VENV": str(tmp_path / "file" / "venv")})

@@ -10,9 +10,11 @@ cd "$repo"
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-"$python" -m mypy --no-error-summary
 "$venv/bin/lint-imports" --no-logo
+# Both take long, and one core.
+"$python" -m mypy --no-error-summary &
 NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --quiet
+wait $!
 fill_caches
 # One thread a process: the processes already fill the cores.
 OMP_NUM_THREADS=1 "$python" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"

@@ -30,6 +30,13 @@ find_python() {
         "Name one with PYTHON=path."
 }
 
+# Compile what was installed, by all cores, where pip would by one. Tests of others' packages are never run.
+compile_all() {
+    echo "    Compiling"
+    # Some files are written for another Python.
+    "$python" -m compileall -q -j 0 -x '/tests?/' "$purelib" >/dev/null 2>&1 || true
+}
+
 # Say in one line why a step failed, and end.
 explain_failure() {
     local log=$venv/setup.log
@@ -47,7 +54,8 @@ explain_failure() {
 
 # Run pip, showing what it fetches and builds.
 run_pip() {
-    "$python" -m pip --disable-pip-version-check install "$@" 2>&1 | tee -a "$venv/setup.log" 2>/dev/null |
+    # shellcheck disable=SC2086  # No argument, or one.
+    "$python" -m pip --disable-pip-version-check install $compiling "$@" 2>&1 | tee -a "$venv/setup.log" 2>/dev/null |
         sed -nuE 's/^ *((Downloading|Using cached) [^ ]+\.(whl|tar\.gz)|Building wheel|Installing collected).*/    \1/p' |
         sed -u 's#https\?://[^ ]*/##' || explain_failure "pip failed"
 }
@@ -74,7 +82,11 @@ if [ -z "$missing" ]; then
     echo "Set-up is complete: $venv"
     exit 0
 fi
-if [ "$own" = no ]; then
+purelib=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+compiling=
+if [ "$own" = yes ]; then
+    compiling=--no-compile
+else
     echo "Filling in what $venv lacks; what it has stays as it is."
 fi
 : >"$venv/setup.log"
@@ -82,6 +94,9 @@ wanted=$(mktemp)
 trap 'rm -f "$wanted"' EXIT
 inspect constraints >"$wanted"
 inspect repair
+
+# The pip of Python 3.11 takes a minute longer to find out what fits.
+[ "$own" = no ] || run_pip "pip>=25"
 
 echo "[2/4] PyTorch (a download of up to 3 GB the first time)"
 run_pip -c "$wanted" torch torchvision
@@ -95,11 +110,11 @@ case " $missing " in
 *" sal-detectron2 "*)
     echo "[4/4] detectron2 (its Python part; torchvision has the operators)"
     run_pip -c "$wanted" --no-deps --upgrade --only-binary=:all: --python-version 3.10 --platform linux_x86_64 \
-        --implementation cp --target "$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-        sal-detectron2
+        --implementation cp --target "$purelib" sal-detectron2
     ;;
 *) echo "[4/4] detectron2 is there" ;;
 esac
+[ "$own" = no ] || compile_all
 
 missing=$(inspect missing)
 [ -z "$missing" ] || fail "still missing after the installation: $missing. Details: $venv/setup.log"
