@@ -224,7 +224,7 @@ def find_suffixes(images: Path, labels: Path) -> tuple[list[str], str]:
         FileNotFoundError: there are no photos, or no label images.
         ValueError: names of photos and labels have no part in common, or a photo has several labels.
     """
-    photos, found = _names(images), _names(labels)
+    photos, found = _names(images, apart_from=labels), _names(labels)
     if not photos or not found:
         raise FileNotFoundError(f"no {'label images' if photos else 'photos'} in {labels if photos else images}")
     if images.resolve() == labels.resolve():
@@ -238,7 +238,10 @@ def find_suffixes(images: Path, labels: Path) -> tuple[list[str], str]:
     if rivals:
         several = " and ".join(sorted([best[1], *rivals]))
         raise ValueError(f"photos have several labels in {labels}, which end in {several}; leave one of each there")
-    return sorted({best[0] + Path(photo).suffix for photo in photos}), best[1]
+    suffixes = sorted({best[0] + Path(photo).suffix for photo in photos})
+    if images.resolve() in labels.resolve().parents and any(label.endswith(tuple(suffixes)) for label in found):
+        raise ValueError(f"{labels} lies within {images}, where labels would be taken for photos; move it beside that")
+    return suffixes, best[1]
 
 
 def own_images(folder: Path) -> list[Path]:
@@ -246,8 +249,9 @@ def own_images(folder: Path) -> list[Path]:
     return find_images(folder, hidden=False)
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in own_images(folder))
+def _names(folder: Path, apart_from: Path | None = None) -> list[str]:
+    names = (path.relative_to(folder).as_posix() for path in own_images(folder) if apart_from not in path.parents)
+    return sorted(names)
 
 
 def _tails(photo: str, labels: list[str]) -> list[tuple[str, str]]:

@@ -59,6 +59,15 @@ def test_folders_that_do_not_go_together_are_named(tmp_path, photos, labels, err
         own_data.find_suffixes(*folders)
 
 
+def test_labels_within_the_folder_of_photos_are_no_photos(tmp_path):
+    make_files(tmp_path, photos=["1.jpg", "2.jpg", "labels/1.png", "labels/2.png"])
+    folders = (tmp_path / "photos", tmp_path / "photos" / "labels")
+    assert own_data.find_suffixes(*folders) == ([".jpg"], ".png")
+    make_files(tmp_path, photos=["3.png", "labels/3.png"])
+    with pytest.raises(ValueError, match=r"labels lies within .*photos, where labels would be"):
+        own_data.find_suffixes(*folders)
+
+
 def read(*arguments: object) -> own_data.OwnData | None:
     parser = argparse.ArgumentParser()
     own_data.add_arguments(parser)

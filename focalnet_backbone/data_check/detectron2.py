@@ -17,7 +17,7 @@ from focalnet_backbone.annotations.mend import mend_as_loaded
 from focalnet_backbone.data_check.coco import Use, judge_coco, judge_sizes
 from focalnet_backbone.data_check.findings import Findings
 from focalnet_backbone.data_check.labels import Learnt, Meaning, judge_labels, judge_pairs, look_at_labels
-from focalnet_backbone.data_check.photos import judge_photos, look_at_photos, shown_sizes, tell_hidden
+from focalnet_backbone.data_check.photos import judge_photos, look_at_photos, shown_sizes, tell_left_out
 from focalnet_backbone.data_check.report import Report, Split
 from focalnet_backbone.detectron2.datasets import LOADING
 from focalnet_backbone.detectron2.jobs import Job
@@ -89,7 +89,7 @@ def _check_dicts(name: str, job: Job, use: Use, learnt: Learnt, findings: Findin
         return None
     judge_photos(photos, name, findings)
     if folder := MetadataCatalog.get(name).get("image_root"):
-        tell_hidden(folder, findings)
+        tell_left_out(folder, findings)
     unlike = []
     for image in dicts:
         size = photos[image["file_name"]].get("size")

@@ -26,7 +26,7 @@ from focalnet_backbone.data_check.labels import (
     look_at_labels,
     unused_labels,
 )
-from focalnet_backbone.data_check.photos import files_within, judge_photos, look_at_photos, shown_sizes, tell_hidden
+from focalnet_backbone.data_check.photos import files_within, judge_photos, look_at_photos, shown_sizes, tell_left_out
 from focalnet_backbone.data_check.report import Report, Split
 from focalnet_backbone.openmmlab.data import leaf_datasets
 from focalnet_backbone.openmmlab.datasets import build_dataset, coco_loading, tell_error, version_of
@@ -90,10 +90,11 @@ class _Together:
     def judge(self, findings: Findings) -> None:
         """Add what is wrong."""
         self.learnt.judge(findings)
+        labels = tuple(os.path.join(folder, "") for folder in self.labels)
         for folder, suffixes in self.photos.items():
-            read = tuple(suffixes)
-            unread = [path for path in files_within(folder) if not path.endswith(read) and _is_photo(path)]
-            cure = f"the config reads *{', *'.join(sorted(read))} only: rename them, or set img_suffix"
+            there = (path for path in files_within(folder) if _is_photo(path) and not path.startswith(labels))
+            unread = [path for path in there if not path.endswith(tuple(suffixes))]
+            cure = f"the config reads *{', *'.join(sorted(suffixes))} only: rename them, or set img_suffix"
             findings.count(folder, "photo", "of another ending", unread, cure, error=False)
         for folder, (suffixes, paths) in self.labels.items():
             unused_labels(paths, folder, sorted(suffixes), findings)
@@ -238,7 +239,7 @@ class _Check:
         photos = self._photos([sample["img_path"] for sample in samples], loading, str(folder), self.findings)
         if folder != ".":
             self._tell_lost({sample["img_path"] for sample in samples}, str(folder))
-            tell_hidden(str(folder), self.findings)
+            tell_left_out(str(folder), self.findings)
         if suffix and Path(folder).is_dir():
             self.together.photos[str(folder)].add(suffix)
         label_loading = [step for step in loading if not type(step).__name__.startswith("LoadImage")]

@@ -155,14 +155,18 @@ def files_within(folder: str) -> list[str]:
     return sorted(found)
 
 
-def tell_hidden(folder: str, findings: Findings) -> None:
-    """Add the photos in a folder that no framework is given, as the folders within it that they lie in are hidden."""
-    hidden = []
-    for place, folders, _ in os.walk(folder):
+def tell_left_out(folder: str, findings: Findings) -> None:
+    """Add what of a folder no framework is given: photos in hidden folders, and links to folders that are not there."""
+    hidden, lost = [], []
+    for place, folders, names in os.walk(folder):
         for name in filter(is_hidden, folders):
             hidden += map(str, find_images(os.path.join(place, name), lambda path, error: None))
         folders[:] = [name for name in folders if not is_hidden(name)]
+        paths = (os.path.join(place, name) for name in names if not is_hidden(name) and not os.path.splitext(name)[1])
+        lost += [path for path in paths if os.path.islink(path) and not os.path.exists(path)]
     findings.count(folder, "photo", "in a hidden folder", sorted(hidden), "it is left out", error=False)
+    cure = "a folder would be read: put it there, or take the link away"
+    findings.count(folder, "link", "that leads nowhere", sorted(lost), cure, error=False)
 
 
 def _other_spelling(missing: list[str]) -> str:
@@ -170,7 +174,12 @@ def _other_spelling(missing: list[str]) -> str:
     for path in missing[:3]:
         if os.path.islink(path):
             return f"{Path(path).name!r} is a link that leads nowhere"
+        if "\\" in path and os.path.exists(path.replace("\\", "/")):
+            return "names with \\ are of Windows alone: write / in their place"
         folder = Path(path).parent
+        above = next((place for place in folder.parents if place.is_dir()), folder)
+        if not folder.is_dir() and (above / Path(path).name).exists():
+            return f"{above} has {Path(path).name!r} without {folder.relative_to(above)}/ before it: correct the names"
         if folder.is_dir():
             plain = _plain(Path(path).name)
             for name in os.listdir(folder):

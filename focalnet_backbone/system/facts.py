@@ -81,7 +81,7 @@ def find_out(question: str, paths: Sequence[str], work: Callable[[str], Any], *,
 
 
 def _absolute(paths: Iterable[str]) -> list[str]:
-    """`os.path.abspath` of each, asked once for each folder."""
+    """`os.path.abspath` of each, asked once for each folder; what is no text in UTF-8 as SQLite can hold it."""
     folders: dict[str, str] = {}
     found = []
     for path in paths:
@@ -89,7 +89,7 @@ def _absolute(paths: Iterable[str]) -> list[str]:
         if folder not in folders:
             folders[folder] = os.path.abspath(folder)
         found.append(os.path.join(folders[folder], name) if name not in ("", ".", "..") else os.path.abspath(path))
-    return found
+    return [name if name.isascii() else name.encode("utf-8", "backslashreplace").decode() for name in found]
 
 
 def _stamp(path: str) -> tuple[int, int] | None:

@@ -89,6 +89,14 @@ ERRORS = {
         lambda c: [image.update(file_name=f"http://localhost/{image['file_name']}") for image in c["images"]] and None,
         "4 photos are not there: .*localhost/001.png",
     ),
+    "names by backslashes": (
+        lambda c: [image.update(file_name=f"..\\images\\{image['file_name']}") for image in c["images"]] and None,
+        "4 photos are not there: .*; names with .* are of Windows alone: write / in their place",
+    ),
+    "names with a folder": (
+        lambda c: [image.update(file_name=f"images/all/{image['file_name']}") for image in c["images"]] and None,
+        "4 photos are not there: .*images has '001.png' without images/all/ before it: correct the names",
+    ),
     "photo of other letters": (lambda c: c["images"][1].update(file_name="002.PNG"), "the folder has '002.png'"),
     "other size": (lambda c: c["images"][1].update(width=32, height=40), r"002.png \(40x32, in the file 32x40\)"),
     "width null": (lambda c: c["images"][1].update(width=None), "1 image whose width or height .*: 002.png"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -102,6 +103,10 @@ WARNINGS = {
         lambda root: (root / PHOTO).with_name("9.jpg").symlink_to("nowhere.jpg"),
         "1 photo whose link leads nowhere: .*9.jpg",
     ),
+    "folder behind a broken link": (
+        lambda root: (root / "images/training/more").symlink_to("nowhere"),
+        "1 link that leads nowhere: .*training/more; a folder would be read",
+    ),
     "photos in hidden folders": (
         hide("images/training/.thumbs", "images/training/@eaDir/002.jpg", "annotations/training/.thumbs"),
         "2 photos in a hidden folder: .*.thumbs/002.jpg, .*@eaDir/002.jpg/002.jpg; it is left out",
@@ -129,7 +134,12 @@ WARNINGS = {
         "3 photos trained on too",
     ),
 }
+NO_TEXT = os.fsdecode(b"\xff")
+"""A name that is none in UTF-8, as old archives leave them."""
 RIGHT = {
+    "name of other letters": lambda root: [
+        (root / name).rename((root / name).with_name(f"{NO_TEXT}é{Path(name).suffix}")) for name in (PHOTO, LABEL)
+    ],
     "nothing changed": lambda root: None,
     "16 bits of low values": save(LABEL, MIXED.astype(np.uint16)),
     "one bit": save(LABEL, np.eye(24, 32, dtype=bool)),

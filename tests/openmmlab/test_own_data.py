@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,15 @@ def test_wrappers_of_the_dataset_stay_and_photos_of_several_endings_are_all_read
     assert check_config(cfg, ("train_dataloader",)).findings.errors == []
     assert len(DATASETS.build({**cfg.train_dataloader.dataset, "_scope_": "mmseg"})) == 6
     assert cfg.val_dataloader is cfg.val_cfg is cfg.val_evaluator is cfg.test_dataloader is None
+
+
+def test_labels_that_lie_within_the_folder_of_photos_are_not_told_as_photos(masks, tmp_path):
+    shutil.copytree(masks.train.images, tmp_path / "photos")
+    shutil.copytree(masks.train.labels, tmp_path / "photos" / "labels")
+    data = replace(masks, train=Split(tmp_path / "photos", tmp_path / "photos" / "labels"), val=None)
+    report = check_config(load_config(ROOT / "configs" / "mmseg/upernet_focalnet_sample.py", None, data))
+    assert report.findings.errors == report.findings.warnings == []
+    assert len(report.splits[0].photos) == len(list(masks.train.images.iterdir()))
 
 
 @pytest.mark.parametrize(
