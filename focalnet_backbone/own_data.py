@@ -250,8 +250,12 @@ def own_images(folder: Path) -> list[Path]:
 
 
 def _names(folder: Path, apart_from: Path | None = None) -> list[str]:
-    names = (path.relative_to(folder).as_posix() for path in own_images(folder) if apart_from not in path.parents)
-    return sorted(names)
+    begin = len(folder.parts)  # As `relative_to` does, which takes as long as all the rest.
+    names = sorted("/".join(path.parts[begin:]) for path in own_images(folder))
+    if apart_from is None or folder.resolve() not in apart_from.resolve().parents:
+        return names
+    within = f"{apart_from.resolve().relative_to(folder.resolve()).as_posix()}/"
+    return [name for name in names if not name.startswith(within)]
 
 
 def _tails(photo: str, labels: list[str]) -> list[tuple[str, str]]:

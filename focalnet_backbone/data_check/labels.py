@@ -228,7 +228,9 @@ def unused_labels(labels: Collection[str], folder: str, suffixes: Sequence[str],
         suffixes: endings of labels.
         findings: to add to.
     """
-    used = set(map(os.path.abspath, labels))
-    there = [path for path in files_within(folder) if path.endswith(tuple(suffixes))]
-    unused = [path for path in there if os.path.abspath(path) not in used]
+    named = set(labels)
+    unused = [path for path in files_within(folder) if path.endswith(tuple(suffixes)) and path not in named]
+    if unused:  # Or named in another way.
+        absolute = set(map(os.path.abspath, labels))
+        unused = [path for path in unused if os.path.abspath(path) not in absolute]
     findings.count(folder, "label", "without a photo", unused, "is its photo missing, or of another name?", error=False)

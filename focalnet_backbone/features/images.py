@@ -75,7 +75,7 @@ def find_images(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
-    return sorted(_search(folder, on_error, hidden, ()))
+    return sorted(_search(folder, on_error, hidden, ()), key=lambda path: path.parts)  # Paths compare slowly.
 
 
 def _search(
