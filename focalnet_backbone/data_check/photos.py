@@ -23,6 +23,8 @@ READ_BY_ALL = frozenset({"BMP", "JPEG", "MPO", "PNG", "PPM", "WEBP"})
 """Formats in Pillow's spelling that every framework's loader reads as Pillow does."""
 GIGANTIC = 89_478_485
 """Pixels from which Pillow warns of an image, as it may be an attack on memory."""
+READ_BY_NONE = frozenset({".avif", ".cr2", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef"})
+"""Endings of photos, as telephones and cameras write them, that no dataset looks for."""
 EXIF_TURNS = range(2, 9)
 MISSING = "is not there"
 
@@ -156,15 +158,22 @@ def files_within(folder: str) -> list[str]:
 
 
 def tell_left_out(folder: str, findings: Findings) -> None:
-    """Add what of a folder no framework is given: photos in hidden folders, and links to folders that are not there."""
-    hidden, lost = [], []
+    """Add what of a folder no framework is given: photos in hidden folders or of formats that datasets do not look for,
+    and links to folders that are not there."""
+    hidden, lost, foreign = [], [], []
     for place, folders, names in os.walk(folder):
         for name in filter(is_hidden, folders):
             hidden += map(str, find_images(os.path.join(place, name), lambda path, error: None))
         folders[:] = [name for name in folders if not is_hidden(name)]
-        paths = (os.path.join(place, name) for name in names if not is_hidden(name) and not os.path.splitext(name)[1])
-        lost += [path for path in paths if os.path.islink(path) and not os.path.exists(path)]
+        for name in names:
+            ending = os.path.splitext(name)[1].lower()
+            if ending in READ_BY_NONE and not is_hidden(name):
+                foreign.append(os.path.join(place, name))
+            elif not ending and os.path.islink(path := os.path.join(place, name)) and not os.path.exists(path):
+                lost.append(path)
     findings.count(folder, "photo", "in a hidden folder", sorted(hidden), "it is left out", error=False)
+    cure = "it is left out: convert it to JPEG or PNG"
+    findings.count(folder, "photo", "of a format that is not read", sorted(foreign), cure, error=False)
     cure = "a folder would be read: put it there, or take the link away"
     findings.count(folder, "link", "that leads nowhere", sorted(lost), cure, error=False)
 

@@ -107,6 +107,10 @@ WARNINGS = {
         lambda root: (root / "images/training/more").symlink_to("nowhere"),
         "1 link that leads nowhere: .*training/more; a folder would be read",
     ),
+    "photos of a telephone": (
+        lambda root: (root / PHOTO).with_name("IMG_1.HEIC").touch(),
+        "1 photo of a format that is not read: .*IMG_1.HEIC; it is left out: convert it to JPEG or PNG",
+    ),
     "photos in hidden folders": (
         hide("images/training/.thumbs", "images/training/@eaDir/002.jpg", "annotations/training/.thumbs"),
         "2 photos in a hidden folder: .*.thumbs/002.jpg, .*@eaDir/002.jpg/002.jpg; it is left out",
