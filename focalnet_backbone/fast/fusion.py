@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from focalnet_backbone.fast.packing import PackedWeights, can_pack
+from focalnet_backbone.fast.packing import PackedWeights
 
 
 @torch.no_grad()
@@ -30,8 +30,7 @@ def fuse_blocks(blocks: list[nn.Module]) -> None:
             _scale(block.norm1 if post else modulation.proj, block.gamma_1)
             _scale(block.norm2 if post else block.mlp.fc2, block.gamma_2)
             block.gamma_1 = block.gamma_2 = None
-        if can_pack():
-            block.packed_weights = PackedWeights()
+        block.packed_weights = PackedWeights()
 
 
 def _layers_with_factors(block: nn.Module) -> list[tuple[nn.Module, type[nn.Module]]]:

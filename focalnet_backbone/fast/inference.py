@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet_backbone.fast.kernels import depthwise_gelu, linear, triton_kernels
-from focalnet_backbone.fast.packing import PackedWeights
+from focalnet_backbone.fast.packing import PackedWeights, can_pack
 
 # Bytes of a tile's hidden layer on the CPU, which a third-level cache holds. Tiles that second-level caches hold (a
 # quarter of that) take 8 % longer, as every call has its overhead, and so do tiles four times as large.
@@ -120,8 +120,7 @@ class _Block:
         self.normalize_modulator = normalize_modulator
         self.use_post_layernorm = use_post_layernorm
         self.approximate = approximate
-        usable = self.dtype == torch.float32 and x.device.type == "cpu" and torch.backends.mkldnn.enabled
-        self.packed_weights = packed_weights if usable else None
+        self.packed_weights = packed_weights if can_pack(x) and self.dtype == x.dtype else None
 
     def project(self, x: Tensor) -> list[Tensor]:
         """The projection `f` of positions `(N, P, C)`: query and context `(N, P, C)`, gates `(N, P, L + 1)`."""

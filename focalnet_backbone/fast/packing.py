@@ -46,7 +46,8 @@ class PackedWeights:
         return kept[2]
 
 
-def can_pack() -> bool:
-    """Whether this processor and build of torch multiply by packed weights. Measured on x86 only."""
+def can_pack(x: Tensor) -> bool:
+    """Whether products of `x` by packed weights are to be had. Measured on x86 only."""
     mkldnn = torch.backends.mkldnn
-    return mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+    usable = mkldnn.is_available() and mkldnn.enabled and platform.machine() in ("x86_64", "AMD64")
+    return usable and x.device.type == "cpu" and x.dtype == torch.float32
