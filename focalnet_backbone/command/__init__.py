@@ -16,8 +16,11 @@ from pathlib import Path
 from focalnet_backbone import __version__
 from focalnet_backbone.system.command_line import fail, say_interrupted
 from focalnet_backbone.system.interruption import raise_on_signals
+from focalnet_backbone.system.memory import keep_freed_memory
 from focalnet_backbone.system.spelling import closest
 
+# They measure what others get, and memory among it.
+_AS_IT_IS = ("benchmark", "compare")
 _BY_HOST = {
     "train": "Train a detector or segmenter, by whichever framework its config is for.",
     "test": "Test a trained detector or segmenter on the images that its config names.",
@@ -61,6 +64,8 @@ def run(module: str, function: str = "main") -> int:
 
     A package that it lacks is told in one line, and so is a signal, also while its packages are still imported.
     """
+    if module not in _AS_IT_IS:
+        keep_freed_memory()
     try:
         with raise_on_signals():
             return getattr(import_module(f"focalnet_backbone.command.{module}"), function)() or 0
