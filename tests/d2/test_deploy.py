@@ -24,10 +24,33 @@ from focalnet_backbone.export.formats import SUFFIXES
 from focalnet_backbone.export.run import paste_mask
 from tests.d2.conftest import TINY
 
+SMALLER = f"""
+_BASE_: {TINY}
+MODEL:
+  FOCALNET:
+    FOCAL_LEVELS: [1, 1, 1, 1]
+  FPN:
+    IN_FEATURES: [res4, res5]
+  ANCHOR_GENERATOR:
+    SIZES: [[10], [20]]
+  RPN:
+    IN_FEATURES: [p4, p5]
+  ROI_HEADS:
+    IN_FEATURES: [p4]
+"""
+
 
 @pytest.fixture(scope="module")
-def cfg():
-    return load_yaml(TINY)
+def config(tmp_path_factory) -> Path:
+    """The recipe with less to trace, which is what takes time."""
+    path = tmp_path_factory.mktemp("config") / "smaller.yaml"
+    path.write_text(SMALLER)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cfg(config):
+    return load_yaml(config)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +109,10 @@ def test_masks_are_pasted_as_detectron2_does_at_the_borders_too():
     np.testing.assert_array_equal(np.stack(found), expected.numpy())
 
 
-def test_a_file_predicts_the_objects_of_the_framework(weights, photos, tmp_path):
+def test_a_file_predicts_the_objects_of_the_framework(config, weights, photos, tmp_path):
     path = tmp_path / "model.onnx"
-    assert export.main([str(TINY), str(weights), "--to", "onnx", "--out", str(path)]) == 0
-    assert predict.main([str(TINY), str(weights), str(photos), "--out", str(tmp_path / "eager")]) == 0
+    assert export.main([str(config), str(weights), "--to", "onnx", "--out", str(path)]) == 0
+    assert predict.main([str(config), str(weights), str(photos), "--out", str(tmp_path / "eager")]) == 0
     assert predict.main([str(path), str(photos), "--out", str(tmp_path / "onnx")]) == 0
     expected, found = (json.loads((tmp_path / kind / "predictions.json").read_text()) for kind in ("eager", "onnx"))
     assert len(found) == len(expected) > 12
@@ -102,9 +125,9 @@ def test_a_file_predicts_the_objects_of_the_framework(weights, photos, tmp_path)
 
 
 @pytest.mark.parametrize("target", ["pt2", "torchscript"])
-def test_other_formats_agree_as_well(weights, tmp_path, target):
+def test_other_formats_agree_as_well(config, weights, tmp_path, target):
     path = tmp_path / f"model{SUFFIXES[target]}"
-    arguments = [str(TINY), str(weights), "--to", target, "--out", str(path), "--size", "61x93"]
+    arguments = [str(config), str(weights), "--to", target, "--out", str(path), "--size", "61x93"]
     assert export.main(arguments) == 0
     report = json.loads((tmp_path / "model_report.json").read_text())
     assert max(max(one["differences"].values()) for one in report["comparisons"]) < 1e-3
