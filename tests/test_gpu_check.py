@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import runpy
 import subprocess
@@ -19,10 +20,11 @@ def tool() -> SimpleNamespace:
     return SimpleNamespace(**runpy.run_path(str(TOOLS / "gpu_check.py")))
 
 
-def test_the_whole_check_runs(tmp_path):
+def test_the_whole_check_runs(tmp_path, warm_environment):
     out = tmp_path / "new" / "report.md"
     command = ["bash", str(TOOLS / "gpu_check.sh"), "--device", "cpu", "--quick", "--out", str(out)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    variables = {"FOCALNET_VENV": str(warm_environment), "PYTHON_EXEC": str(warm_environment / "bin" / "python")}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
     assert result.returncode == 0, result.stdout + result.stderr
     report = out.read_text()
     assert re.findall(r"^## (.*)", report, re.MULTILINE) == ["Environment", "Tests", "A small network"]
