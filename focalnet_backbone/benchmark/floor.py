@@ -75,7 +75,7 @@ def _candidates(module: nn.Module, x: Tensor) -> list[Callable[[], Tensor]]:
         rows = x if isinstance(module, nn.Linear) else x.permute(0, 2, 3, 1)
         maps, matrix = rows.permute(0, 3, 1, 2), weight.flatten(1)
         ways = [lambda: F.linear(rows, matrix, bias), lambda: F.conv2d(maps, matrix[:, :, None, None], bias)]
-        packed = PackedWeights().get("", matrix) if can_pack(x) else None
+        packed = PackedWeights().get("", matrix, rows.shape[:-1].numel()) if can_pack(x) else None
         return ways if packed is None else [*ways, lambda: linear(rows, matrix, bias, packed=packed)]
     plain = [lambda: F.conv2d(x, weight, bias, module.stride, module.padding, groups=module.groups)]
     if module.groups == 1:

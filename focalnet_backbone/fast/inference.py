@@ -186,7 +186,7 @@ class _Block:
             weight = weight.flatten(1)
         if rows is not None:
             weight, bias = weight[slice(*rows)], None if bias is None else bias[slice(*rows)]
-        packed = self.packed_weights and self.packed_weights.get(layer, weight)
+        packed = self.packed_weights and self.packed_weights.get(layer, weight, x.shape[:-1].numel())
         y = linear(x, weight, bias, base=base, out=out, packed=packed)
         return torch.ops.aten.gelu_(y, approximate=self.approximate) if gelu else y
 

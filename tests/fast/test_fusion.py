@@ -139,6 +139,14 @@ def test_only_float32_on_the_cpu_is_packed(fused):
 
 
 @torch.no_grad()
+def test_large_maps_are_multiplied_by_the_weights_as_they_are(fused):
+    fused(torch.randn(1, 3, 160, 160))
+    first, *others = packed_weights(fused)
+    assert not first
+    assert all(others)
+
+
+@torch.no_grad()
 def test_maps_of_any_strides_are_multiplied_by_packed_weights(fused):
     block = fused.layers[0].blocks[0]
     for dims in ((0, 1, 2, 3), (0, 2, 1, 3), (3, 1, 2, 0), (1, 2, 3, 0)):
