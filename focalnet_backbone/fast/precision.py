@@ -139,6 +139,7 @@ class _Sample(nn.Module):
             self.modulation = FocalModulation(_DIM, focal_level=2, focal_window=9)
             self.mlp = Mlp(_DIM, 4 * _DIM, nn.GELU(), 0.0)
         self.use_post_layernorm = False
+        self.packed_weights = None
         self.to_empty(device="cpu")
         for parameter in self.parameters():
             with torch.no_grad():

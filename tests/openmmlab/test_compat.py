@@ -44,7 +44,7 @@ class Reduced:
         Reduced(getattr, HistoryBuffer, "__init__"),
         Reduced(getattr, HistoryBuffer, "__subclasses__"),
         Reduced(getattr, np.ndarray, "tofile"),
-        Reduced(HistoryBuffer.register_statistics, print),
+        Reduced(HistoryBuffer.register_statistics, len),
         Reduced(subprocess.run, "true"),
     ],
 )

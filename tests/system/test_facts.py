@@ -72,6 +72,7 @@ def test_many_files_are_looked_at_by_other_processes(asked, files, monkeypatch):
 def test_an_interruption_does_not_wait_for_what_other_processes_are_at(asked, files, tmp_path, monkeypatch):
     monkeypatch.setattr(facts, "FEW", 3)
     begun = tmp_path / "begun"
+    others = set(multiprocessing.active_children())
 
     def busy(path):
         begun.touch()
@@ -85,7 +86,7 @@ def test_an_interruption_does_not_wait_for_what_other_processes_are_at(asked, fi
     monkeypatch.setattr(facts, "as_completed", interrupt)
     with pytest.raises(KeyboardInterrupt):
         find_out("interrupted", files, busy, title="")
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_what_was_found_before_an_interruption_is_kept(asked, files, monkeypatch):
