@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from focalnet_backbone.checkpoints import load_checkpoint
 from focalnet_backbone.detectron2.config import KNOBS, add_focalnet_config
+from focalnet_backbone.fast.layout import lay_out_for_heads
 from focalnet_backbone.network.backbone import FocalNet
 from focalnet_backbone.network.config import FocalNetConfig
 
@@ -60,7 +61,8 @@ class FocalNetBackbone(FocalNet, Backbone):
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """Map images `(N, C, H, W)` to feature maps `(N, C_i, H_i, W_i)` under the names of `out_features`."""
-        return dict(zip(self.out_features, super().forward(pixel_values).values(), strict=True))
+        maps = map(lay_out_for_heads, super().forward(pixel_values).values())
+        return dict(zip(self.out_features, maps, strict=True))
 
     @property
     def size_divisibility(self) -> int:

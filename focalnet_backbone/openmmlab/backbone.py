@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from focalnet_backbone.checkpoints import CheckpointError, load_checkpoint
+from focalnet_backbone.fast.layout import lay_out_for_heads
 from focalnet_backbone.network import backbone
 from focalnet_backbone.network.config import FocalNetConfig
 from focalnet_backbone.openmmlab.losses import mend_cross_entropy
@@ -93,7 +94,7 @@ class FocalNet(backbone.FocalNet, BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map images `(N, C, H, W)` to one map `(N, C_i, H_i, W_i)` for each of `out_indices`, finest first."""
-        return tuple(super().forward(x).values())
+        return tuple(map(lay_out_for_heads, super().forward(x).values()))
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """The depth of a parameter's layer, for learning rates that decay with it.
