@@ -61,9 +61,12 @@ class Model:
     def __init__(self, path: str) -> None:
         try:
             self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-            self.told = json.loads(self.session.get_modelmeta().custom_metadata_map["focalnet"])
         except Exception as error:  # onnxruntime's own errors have no common class.
             raise SystemExit(f"serve.py: {path} is no file of `focalnet export`: {error}") from None
+        told = self.session.get_modelmeta().custom_metadata_map.get("focalnet")
+        if told is None:
+            raise SystemExit(f"serve.py: {path} is no file of `focalnet export`: it does not tell its task")
+        self.told = json.loads(told)
         images = self.session.get_inputs()[0]
         # What is not a number is free.
         self.one_at_a_time = images.shape[0] == 1

@@ -151,7 +151,10 @@ def test_a_file_of_one_size_is_given_one_photo_at_a_time_and_others_are_refused(
 
 def test_a_model_or_photo_that_cannot_be_read_is_one_line(serve, tmp_path, capsys):
     (tmp_path / "damaged.onnx").write_bytes(b"damaged")
-    for name in ("damaged.onnx", "missing.onnx"):
+    other = onnx.load(make_model(tmp_path / "other.onnx", [1, 40, 60]))
+    del other.metadata_props[:]
+    onnx.save(other, tmp_path / "other.onnx")
+    for name in ("damaged.onnx", "missing.onnx", "other.onnx"):
         with pytest.raises(SystemExit, match=f"serve.py: .*{name} is no file of"):
             serve.make_app(str(tmp_path / name))
     with pytest.raises(SystemExit, match="2"):

@@ -53,9 +53,10 @@ def open_model(path):
     """A file in onnxruntime, and what it tells of itself."""
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return session, json.loads(session.get_modelmeta().custom_metadata_map["focalnet"])
     except Exception as error:  # onnxruntime's own errors have no common class.
-        sys.exit(f"{path} is no model that was exported: {error}")
+        sys.exit(f"{path} is no model that can be opened: {error}")
+    told = session.get_modelmeta().custom_metadata_map.get("focalnet")
+    return session, json.loads(told) if told else sys.exit(f"{path} does not tell what it takes, as exported ones do")
 
 
 def open_photo(path):

@@ -45,6 +45,8 @@ def coco_loading(config: Mapping[str, Any], scope: str) -> Loading:
 def _load(path: str, config: Mapping[str, Any], scope: str) -> dict[str, Any]:
     try:
         dataset = build_dataset(config, scope)
+    except MemoryError:  # It says nothing of the file, and the answer is kept.
+        raise
     except Exception as error:  # Of whatever mmdetection does not expect.
         return {"error": tell_error(error)}
     objects = sum(not o["ignore_flag"] for image in dataset.data_list for o in image["instances"])

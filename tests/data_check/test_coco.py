@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
+import pkgutil
 import re
 
 import numpy as np
@@ -194,6 +196,28 @@ def test_an_annotation_file_is_parsed_once_and_loaded_by_the_framework_from_that
     monkeypatch.setattr(mending, "mend", lambda content: loaded.append(len(content["images"])))
     assert getattr(check, host)(train, val).status == 0
     assert loaded == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("host", "loader"),
+    [("detectron2", "detectron2.datasets.load_coco_json"), ("mmdet", "openmmlab.datasets.build_dataset")],
+)
+def test_a_lack_of_memory_is_not_kept_as_the_files_fault(check, tmp_path, host, loader, monkeypatch):
+    train, val = make_coco(tmp_path / "train"), make_coco(tmp_path / "val", seed=1)
+    place = f"focalnet_backbone.{loader}"
+    original = pkgutil.resolve_name(place.replace("datasets.", "datasets:"))
+
+    def fail(*arguments, lazy_init=False, **settings):
+        if not lazy_init:
+            raise MemoryError
+        return original(*arguments, lazy_init=True, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, fail)
+        with contextlib.suppress(MemoryError):
+            assert getattr(check, host)(train, val).status == 2
+    found = getattr(check, host)(train, val)
+    assert (found.status, found.errors) == (0, [])
 
 
 def test_polygons_are_checked_by_their_bounds_and_files_of_large_ones_come_out_the_same(tmp_path):

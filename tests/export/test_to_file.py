@@ -176,10 +176,13 @@ def test_the_example_runs_a_file_of_several_photos_at_once(photo, tmp_path, caps
     assert capsys.readouterr().out == "seen 2 53 71 3\n"
 
 
-@pytest.mark.parametrize("wrong", ["nowhere.onnx", "nowhere.png", "text.onnx", "text.png"])
+@pytest.mark.parametrize("wrong", ["nowhere.onnx", "nowhere.png", "text.onnx", "text.png", "other.onnx"])
 def test_the_example_names_a_file_that_is_none_in_one_line(classifier_onnx, photo, tmp_path, wrong):
     for name in ("text.png", "text.onnx"):
         (tmp_path / name).write_text("neither")
+    other = onnx.load(classifier_onnx)
+    del other.metadata_props[:]
+    onnx.save(other, tmp_path / "other.onnx")
     given = {".onnx": classifier_onnx, ".png": photo} | {Path(wrong).suffix: tmp_path / wrong}
     with pytest.raises(SystemExit, match=re.escape(str(tmp_path / wrong))) as stopped:
         run_onnx.main(*map(str, given.values()))
