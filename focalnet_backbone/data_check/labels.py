@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from focalnet_backbone.data_check.findings import Findings, counted
-from focalnet_backbone.data_check.photos import MISSING, files_within, judge_errors, reason
+from focalnet_backbone.data_check.photos import MISSING, files_within, judge_errors, unreadable
 from focalnet_backbone.features.images import check_photo, open_image
 from focalnet_backbone.system.facts import find_out
 
@@ -45,7 +45,7 @@ class LabelReader:
                 warnings.simplefilter("ignore")
                 return self._look(path)
         except Exception as error:  # On damaged files, readers pass on whatever they meet.
-            return {"error": "cannot be read", "reason": reason(error)}
+            return unreadable(error)
 
     def _look(self, path: str) -> dict[str, Any]:
         check_photo(path)

@@ -17,7 +17,8 @@ from PIL import ExifTags, Image
 
 from focalnet_backbone.data_check.findings import Findings
 from focalnet_backbone.features.images import check_photo, find_images, is_hidden, load_image, open_image
-from focalnet_backbone.system.facts import find_out
+from focalnet_backbone.system.command_line import is_out_of_memory
+from focalnet_backbone.system.facts import Passing, find_out
 
 READ_BY_ALL = frozenset({"BMP", "JPEG", "MPO", "PNG", "PPM", "WEBP"})
 """Formats in Pillow's spelling that every framework's loader reads as Pillow does."""
@@ -50,7 +51,7 @@ class PhotoReader:
                 warnings.simplefilter("ignore")  # Of gigantic images, which are told in the check's own line.
                 return self._look(path)
         except Exception as error:  # On damaged files, readers pass on whatever they meet.
-            return {"error": "cannot be read", "reason": reason(error)}
+            return unreadable(error)
 
     def _look(self, path: str) -> dict[str, Any]:
         check_photo(path)
@@ -134,9 +135,11 @@ def judge_errors(
         findings.count(place, noun, error if len(names) == 1 else many, names, cure)
 
 
-def reason(error: Exception) -> str:
-    """Why a file could not be read, in few words and without the addresses of objects."""
-    return re.sub(r" ?'?<[^>]*>'?", "", " ".join(str(error).split())) or type(error).__name__
+def unreadable(error: Exception) -> dict[str, str]:
+    """The facts of a file that could not be read: why, in few words and without the addresses of objects."""
+    reason = re.sub(r" ?'?<[^>]*>'?", "", " ".join(str(error).split())) or type(error).__name__
+    facts = {"error": "cannot be read", "reason": reason}
+    return Passing(facts) if is_out_of_memory(error) else facts
 
 
 def shown_sizes(photos: Iterable[dict[str, Any]]) -> str:

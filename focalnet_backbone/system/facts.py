@@ -28,6 +28,10 @@ CHUNK, CHUNK_HERE = 64, 16
 """Files whose answers are kept together: of another process, and of this one."""
 
 
+class Passing(dict):
+    """An answer that says nothing lasting of the file, such as of a lack of memory: it is given, and not kept."""
+
+
 def cache_folder() -> Path:
     """The folder of what is remembered: `$FOCALNET_CACHE`, or `focalnet_backbone` in the user's folder for caches."""
     general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -59,7 +63,8 @@ def find_out(question: str, paths: Sequence[str], work: Callable[[str], Any], *,
     Args:
         question: what is asked, with everything that the answer depends on besides the file.
         paths: the files.
-        work: takes a path and returns what JSON can hold. Has to be picklable where processes are not forked.
+        work: takes a path and returns what JSON can hold, or `Passing`. Has to be picklable where processes are not
+            forked.
         title: of the progress bar.
 
     Returns the answer by path; None for a file that is not there.
@@ -74,7 +79,7 @@ def find_out(question: str, paths: Sequence[str], work: Callable[[str], Any], *,
         with tqdm(total=len(open_ones), desc=title, unit="file", leave=False, disable=None, delay=1) as bar:
             parallel = len(open_ones) > FEW or size > SMALL
             for answers in _in_processes(open_ones, work) if parallel else _chunks_here(open_ones, work):
-                store.write(key, stamps, answers)
+                store.write(key, stamps, {path: a for path, a in answers.items() if not isinstance(a, Passing)})
                 found.update(answers)
                 bar.update(len(answers))
     return {path: found.get(path) for path in paths}

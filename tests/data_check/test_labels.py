@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from focalnet_backbone.data_check.labels import LabelReader
+from focalnet_backbone.data_check.photos import PhotoReader
+from focalnet_backbone.system.facts import Passing
 from tests.data_check.conftest import MMSEG, make_scenes
 
 PHOTO, LABEL = "images/training/002.jpg", "annotations/training/002.png"
@@ -256,3 +259,16 @@ def test_every_file_is_checked_once_and_remembered_until_it_changes(check, tmp_p
     monkeypatch.setenv("FOCALNET_CACHE", str(tmp_path / "cache"))
     save(LABEL, ONES * 9)(root)
     assert "002.png (value 9)" in check.mmseg(root).errors[0]
+
+
+@pytest.mark.parametrize("reader", [PhotoReader, LabelReader])
+@pytest.mark.parametrize(("error", "kept"), [(MemoryError(), False), (ValueError("no marker"), True)])
+def test_a_lack_of_memory_is_told_of_a_file_and_not_kept(tmp_path, reader, error, kept):
+    def load(path):
+        raise error
+
+    path = tmp_path / "photo.tif"
+    Image.new("I;16", (4, 3)).save(path)
+    facts = reader(load)(str(path))
+    assert facts["error"] == "cannot be read"
+    assert isinstance(facts, Passing) is not kept

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from focalnet_backbone.system import facts
-from focalnet_backbone.system.facts import cache_folder, find_out, one_at_a_time
+from focalnet_backbone.system.facts import Passing, cache_folder, find_out, one_at_a_time
 
 
 @pytest.fixture
@@ -58,6 +58,15 @@ def test_a_file_is_looked_at_again_only_if_it_or_the_question_changes(asked, fil
     Path(files[4]).unlink()
     assert ask()[files[4]] is None
     assert asked == []
+
+
+@pytest.mark.parametrize("few", [0, 100], ids=["processes", "here"])
+def test_a_passing_answer_is_given_and_not_kept(asked, files, few, monkeypatch):
+    monkeypatch.setattr(facts, "FEW", few)
+    passing = {path: {"error": "no memory"} for path in files}
+    assert find_out("read", files, lambda path: Passing(error="no memory"), title="") == passing
+    assert find_out("read", files, length, title="").keys() == passing.keys()
+    assert all("length" in fact for fact in find_out("read", files, pytest.fail, title="").values())
 
 
 def test_many_files_are_looked_at_by_other_processes(asked, files, monkeypatch):
