@@ -46,8 +46,8 @@ async def send(address: str, uploads: list[tuple[bytes, bool]], clients: int) ->
                 start = time.perf_counter()
                 try:
                     status = (await client.post("/predict", content=upload)).status_code
-                except httpx.ConnectError:
-                    raise SystemExit(f"load_service.py: nobody listens at {address}") from None
+                except (httpx.ConnectError, httpx.UnsupportedProtocol):
+                    raise  # There is no service.
                 except httpx.TransportError:
                     status = CLOSED
                 answers[hostile, status] += 1
@@ -78,7 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
     uploads = [(hostile[number % len(hostile)], True) for number in range(args.hostile)]
     uploads += [(photos[number % len(photos)], False) for number in range(args.requests - args.hostile)]
     random.Random(0).shuffle(uploads)
-    times, answers, seconds = asyncio.run(send(args.address, uploads, args.clients))
+    try:
+        times, answers, seconds = asyncio.run(send(args.address, uploads, args.clients))
+    except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        raise SystemExit(f"load_service.py: nobody listens at {args.address}: {error}") from None
     print(f"{len(uploads) / seconds:.1f} answers a second from {args.clients} clients")
     if times:
         median, high = (1000 * np.percentile(times, share) for share in (50, 95))

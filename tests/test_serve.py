@@ -10,6 +10,7 @@ import json
 import resource
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -220,7 +221,11 @@ def test_the_example_of_load_counts_answers_and_refusals(service, tmp_path, caps
     assert ["30", "photo", "200"] in answers
     assert ["8", "hostile", "400"] in answers
     assert _load(SERVE.with_name("load_service.py")).main([*arguments[:2], "--requests", "4", "--hostile", "0"]) == 0
-    with pytest.raises(SystemExit, match="nobody listens"):
-        _load(SERVE.with_name("load_service.py")).main(["http://127.0.0.1:9", arguments[1]])
+    for address in ("http://127.0.0.1:9", "nowhere"):
+        with pytest.raises(SystemExit, match="nobody listens"):
+            _load(SERVE.with_name("load_service.py")).main([address, arguments[1]])
+    command = [sys.executable, str(SERVE.with_name("load_service.py")), "http://127.0.0.1:9", arguments[1]]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert len(said.splitlines()) == 1, said
     # Of uploads that are too long, the service answers some, and closes others that go on.
     assert sum(int(count) for count, kind, _ in answers if kind == "hostile") == 10
