@@ -25,6 +25,7 @@ ARGUMENTS = (
     "val_images",
     "val_labels",
     "val_json",
+    "label_ending",
     "classes",
     "ignore",
     "size",
@@ -56,6 +57,7 @@ class OwnData:
         classes: names of the classes; for COCO files, None takes those of the file.
         ignore: values of label images that mean no class.
         size: width and height in pixels that photos are brought to; None for the config's.
+        label_ending: what the names of label images end in, where other images lie among them; None if none do.
     """
 
     train: Split | None
@@ -63,6 +65,7 @@ class OwnData:
     classes: tuple[str, ...] | None = None
     ignore: tuple[int, ...] = ()
     size: tuple[int, int] | None = None
+    label_ending: str | None = None
 
     @property
     def is_masks(self) -> bool:
@@ -92,6 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{split}-images", type=Path, metavar="DIR", help=f"photos to {use}")
         group.add_argument(f"--{split}-labels", type=Path, metavar="DIR", help="their labels: a value for each pixel")
         group.add_argument(f"--{split}-json", type=Path, metavar="FILE", help="their objects in COCO's format")
+    group.add_argument(
+        "--label-ending",
+        metavar="END",
+        help="what the labels' names end in, where a photo has several images there, such as _labelTrainIds.png",
+    )
     group.add_argument(
         "--classes",
         type=Path,
@@ -130,7 +138,7 @@ def read_arguments(args: argparse.Namespace) -> OwnData | None:
     given = {name: getattr(args, name) for name in ARGUMENTS}
     train, val = (_read_split(name, given) for name in ("train", "val"))
     if train is None and val is None:
-        alone = [f"--{name}" for name in ("classes", "ignore", "size") if given[name]]
+        alone = [f"--{name.replace('_', '-')}" for name in ("label_ending", "classes", "ignore", "size") if given[name]]
         if alone:
             raise ValueError(f"{' and '.join(alone)} describe data of your own; name it by --train-images")
         return None
@@ -140,7 +148,7 @@ def read_arguments(args: argparse.Namespace) -> OwnData | None:
             "folders of classes"
         )
     classes = _read_classes(given["classes"]) if given["classes"] else None
-    data = OwnData(train, val, classes, tuple(sorted(set(given["ignore"]))), given["size"])
+    data = OwnData(train, val, classes, tuple(sorted(set(given["ignore"]))), given["size"], given["label_ending"])
     _check_labels(data)
     return data
 
@@ -195,6 +203,8 @@ def _check_labels(data: OwnData) -> None:
     if not data.is_masks:
         if data.ignore:
             raise ValueError("--ignore is for values of label images; with COCO files, name the classes by --classes")
+        if data.label_ending:
+            raise ValueError("--label-ending is for label images, --train-labels and --val-labels")
         return
     wrong = [value for value in data.ignore if not 0 <= value <= UNLABELLED]
     if wrong:
@@ -214,17 +224,26 @@ def palette(count: int) -> list[list[int]]:
     return [[round(255 * part) for part in color] for color in colors]
 
 
-def find_suffixes(images: Path, labels: Path) -> tuple[list[str], str]:
+def find_suffixes(images: Path, labels: Path, ending: str | None = None) -> tuple[list[str], str]:
     """What follows the common part of the names of a photo and its label: endings of photos, and that of labels.
 
     `1_photo.jpg` and `2_photo.png` with `1_mask.png` and `2_mask.png` have `["_photo.jpg", "_photo.png"]` and
     `"_mask.png"`. Photos are looked for in folders within `images`, too, and labels in those of the same names.
+
+    Args:
+        images: folder of the photos.
+        labels: folder of the label images.
+        ending: what the names of labels end in; other images in `labels` are none. None takes all.
 
     Raises:
         FileNotFoundError: there are no photos, or no label images.
         ValueError: names of photos and labels have no part in common, or a photo has several labels.
     """
     photos, found = _names(images, apart_from=labels), _names(labels)
+    if ending and found:
+        found = [name for name in found if name.endswith(ending)]
+        if not found:
+            raise FileNotFoundError(f"no image in {labels} has a name that ends in {ending}")
     if not photos or not found:
         raise FileNotFoundError(f"no {'label images' if photos else 'photos'} in {labels if photos else images}")
     if images.resolve() == labels.resolve():
@@ -237,7 +256,7 @@ def find_suffixes(images: Path, labels: Path) -> tuple[list[str], str]:
     rivals = [label for (_, label), times in others if times == count and count > 1]
     if rivals:
         several = " and ".join(sorted([best[1], *rivals]))
-        raise ValueError(f"photos have several labels in {labels}, which end in {several}; leave one of each there")
+        raise ValueError(f"photos have several labels in {labels}, which end in {several}; choose by --label-ending")
     suffixes = sorted({best[0] + Path(photo).suffix for photo in photos})
     if images.resolve() in labels.resolve().parents and any(label.endswith(tuple(suffixes)) for label in found):
         raise ValueError(f"{labels} lies within {images}, where labels would be taken for photos; move it beside that")

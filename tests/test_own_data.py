@@ -59,6 +59,21 @@ def test_folders_that_do_not_go_together_are_named(tmp_path, photos, labels, err
         own_data.find_suffixes(*folders)
 
 
+def test_of_several_images_beside_a_photo_the_named_ending_is_its_label(tmp_path):
+    kinds = ("color", "labelIds", "labelTrainIds")
+    folders = make_files(
+        tmp_path,
+        leftImg8bit=[f"zürich/zürich_{i}_leftImg8bit.png" for i in (1, 2)],
+        gtFine=[f"zürich/zürich_{i}_gtFine_{kind}.png" for i in (1, 2) for kind in kinds],
+    )
+    with pytest.raises(ValueError, match=r"_gtFine_color\.png and .*; choose by --label-ending"):
+        own_data.find_suffixes(*folders)
+    found = own_data.find_suffixes(*folders, "_labelTrainIds.png")
+    assert found == (["_leftImg8bit.png"], "_gtFine_labelTrainIds.png")
+    with pytest.raises(FileNotFoundError, match=r"no image in .*gtFine has a name that ends in _ids\.png"):
+        own_data.find_suffixes(*folders, "_ids.png")
+
+
 def test_labels_within_the_folder_of_photos_are_no_photos(tmp_path):
     make_files(tmp_path, photos=["1.jpg", "2.jpg", "labels/1.png", "labels/2.png"])
     folders = (tmp_path / "photos", tmp_path / "photos" / "labels")
@@ -130,6 +145,7 @@ def test_no_arguments_are_no_data(folder):
         ([*MASKS, "--classes", "red.txt"], ValueError, r"cannot be printed: '\\x1b\[31mroad'"),
         ([*MASKS, "--classes", "names.txt", "--ignore", 300], ValueError, "0 to 255, got 300"),
         ([*COCO, "--ignore", 1], ValueError, "--ignore is for values of label images"),
+        ([*COCO, "--label-ending", "_a.png"], ValueError, "--label-ending is for label images"),
         (
             ["--train-images", "nowhere", "--train-json", "train.json"],
             FileNotFoundError,
@@ -138,6 +154,7 @@ def test_no_arguments_are_no_data(folder):
         (["--val-images", "photos", "--val-json", "no.json"], FileNotFoundError, "no annotations at no.json"),
         ([*COCO, "--val-images", "photos", "--val-labels", "labels"], ValueError, "both have label images, or both"),
         (["--size", "64"], ValueError, "--size describe"),
+        (["--label-ending", "_a.png"], ValueError, "--label-ending describe"),
     ],
 )
 def test_arguments_that_are_wrong_are_named(folder, arguments, error, message):

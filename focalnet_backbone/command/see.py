@@ -31,6 +31,7 @@ from focalnet_backbone.network.backbone import FocalNet
 from focalnet_backbone.network.variants import list_variants
 from focalnet_backbone.pictures import draw_gates, draw_kernels, draw_modulators, read_kernels, watch_modulation
 from focalnet_backbone.system.command_line import (
+    called,
     fail,
     is_out_of_memory,
     one_line,
@@ -105,7 +106,7 @@ def main() -> int:
 
     def note_failure(path: Path, error: Exception) -> None:
         failed.append(path)
-        tqdm.write(f"visualize.py: {one_line(error)}", file=sys.stderr)
+        tqdm.write(f"{called('visualize.py')}: {one_line(error)}", file=sys.stderr)
 
     try:
         outputs = plan_pictures(args, note_failure)

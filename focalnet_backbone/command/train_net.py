@@ -23,7 +23,7 @@ from focalnet_backbone.data_check.findings import DataError
 from focalnet_backbone.detectron2.jobs import Job, load_job
 from focalnet_backbone.detectron2.own_data import use_own_data
 from focalnet_backbone.detectron2.train import claim_output_dir, evaluate_weights, refuse_older_training, train
-from focalnet_backbone.system.command_line import fail, one_line, parse, printable, program, say_interrupted
+from focalnet_backbone.system.command_line import called, fail, one_line, parse, printable, program, say_interrupted
 from focalnet_backbone.system.interruption import Stopped, end_with_parent
 from focalnet_backbone.system.outputs import result_file
 
@@ -144,7 +144,7 @@ def run_command(arguments: list[str] | None = None) -> None:
         sys.exit(fail(TOOL, error))
     except ProcessExitedException as error:
         if error.signal_name:
-            print(f"{TOOL}: a process was ended by {error.signal_name}", file=sys.stderr)
+            print(f"{called(TOOL)}: a process was ended by {error.signal_name}", file=sys.stderr)
         # One that was not killed has said why.
         if error.exit_code in (130, 143):
             say_interrupted(TOOL, KeyboardInterrupt(), RESUMED_BY)

@@ -39,6 +39,8 @@ def use_own_data(job: Job, data: OwnData) -> None:
 
 def _use_label_images(job: Job, data: OwnData, splits: dict[str, Split]) -> list[str]:
     described = {"classes": list(data.classes), "ignore": list(data.ignore)}
+    if data.label_ending:
+        described["label_ending"] = data.label_ending
     entries = {
         name: {"images": str(split.images), "labels": str(split.labels), **described} for name, split in splits.items()
     }

@@ -93,7 +93,9 @@ def evaluator_of(name: str, output_dir: str) -> SemSegEvaluator | None:
     return SemSegEvaluator(name, output_dir=output_dir, sem_seg_loading_fn=load_labels)
 
 
-def register_label_images(images: str, labels: str, classes: Sequence[str], ignore: Sequence[int]) -> str:
+def register_label_images(
+    images: str, labels: str, classes: Sequence[str], ignore: Sequence[int], label_ending: str | None = None
+) -> str:
     """Make photos and their labels known to detectron2, and return the name that they have there.
 
     Args:
@@ -101,13 +103,14 @@ def register_label_images(images: str, labels: str, classes: Sequence[str], igno
         labels: folder of the label images.
         classes: names of the classes: of the values 0, 1, 2, ... of labels, without those to ignore.
         ignore: values of no class, beside 255.
+        label_ending: what the labels' names end in, where other images lie among them.
 
     Raises:
         FileNotFoundError, ValueError: there are no photos or labels, or their names do not go together.
     """
-    name = f"{Path(images).resolve()} with {Path(labels).resolve()}"
+    name = f"{Path(images).resolve()} with {Path(labels).resolve()}{f' {label_ending}' if label_ending else ''}"
     if name not in DatasetCatalog:
-        suffixes, label_suffix = find_suffixes(Path(images), Path(labels))
+        suffixes, label_suffix = find_suffixes(Path(images), Path(labels), label_ending)
         arguments = (Path(images), Path(labels), suffixes, label_suffix, list(ignore))
         DatasetCatalog.register(name, lambda: _list_images(*arguments))
         colors = palette(len(classes))

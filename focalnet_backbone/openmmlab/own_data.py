@@ -96,7 +96,7 @@ def _segmentation(cfg: Config, data: OwnData, notes: list[str]) -> int:
     metainfo = {"classes": list(data.classes), "palette": palette(len(data.classes))}
     notes.append(f"{len(data.classes)} classes: {', '.join(data.classes)}")
     for name, split in _splits(data):
-        photos, label = find_suffixes(split.images, split.labels)
+        photos, label = find_suffixes(split.images, split.labels, data.label_ending)
         notes.append(f"{name}: photos *{', *'.join(photos)} in {split.images}, labels *{label} in {split.labels}")
         common = {
             "type": "BaseSegDataset",

@@ -14,7 +14,9 @@ import pytest
 import focalnet_backbone
 from focalnet_backbone import command
 from focalnet_backbone.command import by_host, main, subcommands
+from focalnet_backbone.command.data import fail_data, tell_findings
 from focalnet_backbone.configs import FOLDER, list_configs
+from focalnet_backbone.data_check.findings import DataError, Findings
 from focalnet_backbone.system.packages import EXTRAS
 from tests.conftest import TOOLS
 
@@ -111,6 +113,15 @@ def test_errors_name_the_program_as_it_was_called(run, run_tool, tmp_path):
     assert run("extract", *arguments)[2].startswith("focalnet extract: no ")
     assert run_tool("extract_features.py", *arguments)[2].startswith("extract_features.py: no ")
     assert sys.argv[0] == "extract_features.py"  # What `focalnet` changed is back.
+
+
+def test_faults_of_data_name_the_program_as_it_was_called(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["focalnet check-data", "x.py"])
+    with pytest.raises(DataError) as error:
+        tell_findings("check_data.py", Findings(["a.json: is empty"], ["b.json: is odd"]))
+    assert fail_data("check_data.py", error.value) == 2
+    said = ["focalnet check-data: warning: b.json: is odd", "focalnet check-data: a.json: is empty"]
+    assert capsys.readouterr().err.splitlines() == said
 
 
 def test_a_new_module_is_a_new_subcommand(run, tmp_path, monkeypatch):

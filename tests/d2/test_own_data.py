@@ -42,6 +42,18 @@ def objects(sample: Path) -> OwnData:
     return OwnData(train, val, size=(96, 48))
 
 
+def test_a_segmenter_learns_the_labels_of_the_ending_that_was_chosen(tmp_path):
+    for folder, names in (("photos", ["1_photo.png"]), ("labels", ["1_color.png", "1_ids.png"])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.new("L" if "ids" in name else "RGB", (32, 32)).save(tmp_path / folder / name)
+    split = Split(tmp_path / "photos", labels=tmp_path / "labels")
+    job = load_job(TINY, SEMANTIC)
+    use_own_data(job, OwnData(split, None, ("a", "b"), label_ending="_ids.png"))
+    (image,) = DatasetCatalog.get(job.train_names[0])
+    assert image["sem_seg_file_name"].endswith("1_ids.png")
+
+
 def test_a_segmenter_learns_label_images_whose_ignored_values_are_none(masks):
     job = load_job(TINY, SEMANTIC)
     use_own_data(job, masks)
