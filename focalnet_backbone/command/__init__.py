@@ -15,6 +15,7 @@ from pathlib import Path
 
 from focalnet_backbone import __version__
 from focalnet_backbone.system.command_line import fail, say_interrupted
+from focalnet_backbone.system.foreign_warnings import leave_out_foreign_warnings
 from focalnet_backbone.system.interruption import raise_on_signals
 from focalnet_backbone.system.memory import keep_freed_memory
 from focalnet_backbone.system.spelling import closest
@@ -64,6 +65,7 @@ def run(module: str, function: str = "main") -> int:
 
     A package that it lacks is told in one line, and so is a signal, also while its packages are still imported.
     """
+    leave_out_foreign_warnings()
     if module not in _AS_IT_IS:
         keep_freed_memory()
     try:

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from focalnet_backbone.openmmlab.backbone import FocalNet
 from focalnet_backbone.openmmlab.resume import latest_checkpoint
 from focalnet_backbone.openmmlab.runners import CheckData, build, prepare, require
+from focalnet_backbone.openmmlab.schedules import prepare_schedules
 from focalnet_backbone.openmmlab.weights import check_numbers, check_resumable, read_weights
 from focalnet_backbone.own_data import OwnData
 from focalnet_backbone.system.files import remove_unfinished
@@ -88,6 +89,7 @@ def build_training_runner(
     # What mmengine would build when training starts: a mistake in it is one of the config, too.
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     _ = runner.train_loop, runner.val_loop
+    prepare_schedules(runner)
     return runner
 
 

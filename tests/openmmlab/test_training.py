@@ -278,6 +278,35 @@ def test_a_damaged_image_is_named(capfd, spoilt):
     assert "images/training/00003.jpg" in line
 
 
+SCHEDULE = """
+_base_ = [{base!r}]
+param_scheduler = [dict(type="LinearLR", start_factor=0.5, by_epoch=False, end=9), dict({schedule})]
+"""
+
+
+def test_a_schedule_that_begins_after_the_last_iteration_does_nothing(run_training, tmp_path, capfd):
+    config = tmp_path / "short.py"
+    schedule = "type='CosineAnnealingLR', by_epoch=False, begin=9"
+    config.write_text(SCHEDULE.format(base=str(SAMPLE_CONFIG), schedule=schedule))
+    assert run_training(tmp_path / "work", config=config) == 0
+    assert "begins after iteration 9, but the training ends after iteration 4" in capfd.readouterr().out
+    checkpoint = torch.load(tmp_path / "work" / "iter_4.pth", weights_only=True)
+    (group, *_) = checkpoint["optimizer"]["param_groups"]
+    assert group["lr"] == pytest.approx(group["initial_lr"] * (0.5 + 0.5 * 4 / 8))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [("type='PolyLR', begin=3, end=3", "end should be larger than begin"), ("type='StepLR'", "step_size")],
+)
+def test_a_schedule_that_cannot_be_built_is_named_before_the_training(tmp_path, tiny_options, capfd, schedule, message):
+    config = tmp_path / "wrong.py"
+    config.write_text(SCHEDULE.format(base=str(SAMPLE_CONFIG), schedule=schedule))
+    line = fail(capfd, [str(config), "--work-dir", str(tmp_path / "work"), "--cfg-options", *tiny_options])
+    assert line.startswith("train.py: param_scheduler: ")
+    assert message in line
+
+
 @pytest.mark.parametrize("damage", [lambda png: b"text", lambda png: png[:99]])
 def test_a_damaged_label_is_named(capfd, spoilt, damage):
     label = spoilt.annotations / "00003.png"
