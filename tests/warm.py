@@ -63,8 +63,10 @@ def end_alike(status: int) -> None:
 def serve(address: str) -> dict:
     """Fork for each program that is asked for. Returns, in the program's process, what was asked."""
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # Here, folders are named as modules are.
+    gc.disable()
     for module in HEAVY:
         __import__(module)
+    gc.enable()
     gc.freeze()  # Shared by all processes, as long as none writes to it.
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)

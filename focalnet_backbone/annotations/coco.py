@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from focalnet_backbone.annotations.mend import is_flat_polygon, is_polygon, lacks_area, read_already
 from focalnet_backbone.system.facts import find_out
 from focalnet_backbone.system.inputs import read_json
+from focalnet_backbone.system.memory import without_collector
 
 EXAMPLES = 3
 OVER = 2.0
@@ -82,7 +81,7 @@ def loaded(path: str, facts: dict[str, Any], loading: Loading) -> Any:
 
 
 def _load(path: str, loading: Loading) -> Any:
-    with _without_collector():
+    with without_collector():
         if not loading.bounds_do:
             return loading.load(path)
         with read_already(path, read_json(path, most=None, hook=_simplify)):
@@ -90,20 +89,8 @@ def _load(path: str, loading: Loading) -> Any:
 
 
 def _read(path: str, loading: Loading | Callable[[Facts], Loading] | None) -> Facts:
-    with _without_collector():
+    with without_collector():
         return _read_facts(path, loading)
-
-
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Of millions of lists that are all in use, Python's collector finds nothing, and takes half of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _read_facts(path: str, loading: Loading | Callable[[Facts], Loading] | None) -> Facts:

@@ -8,16 +8,18 @@ there at once and no framework is needed but the one that is used.
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from focalnet_backbone import __version__
 from focalnet_backbone.system.command_line import fail, say_interrupted
 from focalnet_backbone.system.foreign_warnings import leave_out_foreign_warnings
 from focalnet_backbone.system.interruption import raise_on_signals
-from focalnet_backbone.system.memory import keep_freed_memory
+from focalnet_backbone.system.memory import keep_freed_memory, without_collector
 from focalnet_backbone.system.spelling import closest
 
 # They measure what others get, and memory among it.
@@ -70,13 +72,24 @@ def run(module: str, function: str = "main") -> int:
         keep_freed_memory()
     try:
         with raise_on_signals():
-            return getattr(import_module(f"focalnet_backbone.command.{module}"), function)() or 0
+            return getattr(load(module), function)() or 0
     except ModuleNotFoundError as error:
         if str(error.name).startswith("focalnet_backbone"):
             raise
         return fail(Path(sys.argv[0]).name, error)
     except KeyboardInterrupt as stop:
         return say_interrupted(Path(sys.argv[0]).name, stop)
+
+
+def load(module: str) -> ModuleType:
+    """Import a module here, and with it the frameworks that it uses: Python's collector does not look through them,
+    then or later, which takes a sixth of the time, and in each process that is forked copies their memory."""
+    name = f"focalnet_backbone.command.{module}"
+    if name not in sys.modules:
+        with without_collector():
+            import_module(name)
+            gc.freeze()
+    return sys.modules[name]
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
+from focalnet_backbone.command import load
 from focalnet_backbone.configs import SUFFIXES, is_mmengine, list_configs, open_config
 from focalnet_backbone.system.command_line import fail
 
@@ -67,7 +67,7 @@ def _run(help_text: str, name: str, run_detectron2: Callable[[Path, list[str]], 
     except (OSError, ValueError) as error:
         return fail(f"focalnet {name}", error)
     if of_mmengine:
-        return import_module(f"focalnet_backbone.command.{name}").main([str(config), *rest])
+        return load(name).main([str(config), *rest])
     return run_detectron2(config, rest)
 
 
@@ -95,4 +95,4 @@ def _test_detectron2(config: Path, arguments: list[str]) -> int:
 
 
 def _run_train_net(arguments: list[str]) -> int:
-    return import_module("focalnet_backbone.command.train_net").run_command(arguments) or 0
+    return load("train_net").run_command(arguments) or 0

@@ -1,10 +1,13 @@
-"""What a process does with memory that it has freed."""
+"""What a process does with memory: that which it has freed, and how often it looks for what nothing uses."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import os
 import platform
+from collections.abc import Iterator
 
 # Parameters of mallopt(3), and what they are set to, in bytes. No larger threshold for mmap is allowed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -24,3 +27,16 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_FROM_HEAP) and mallopt(_TRIM_THRESHOLD, _KEPT))
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """Make many objects that stay in use, such as modules or what a file holds: Python's collector would look through
+    them again and again, which is a third to half of the time, and find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

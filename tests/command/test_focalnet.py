@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import subprocess
@@ -131,6 +132,16 @@ def test_a_new_module_is_a_new_subcommand(run, tmp_path, monkeypatch):
     assert run("count-sheep", "2") == (0, "['focalnet count-sheep', '2']\n", "")
 
 
+def test_nothing_is_looked_through_while_a_subcommand_is_imported(run, tmp_path, monkeypatch):
+    code = "import gc\ncollections = []\ngc.callbacks.append(lambda *seen: collections.append(seen))\n"
+    made = "things = [[] for _ in range(300_000)]\ndef main():\n    print(len(collections), gc.isenabled())\n"
+    (tmp_path / "make_things.py").write_text(f'"""Make things."""\n{code}{made}')
+    monkeypatch.setattr(command, "__path__", [str(tmp_path), *command.__path__])
+    callbacks = [*gc.callbacks]
+    assert run("make-things") == (0, "0 True\n", "")
+    gc.callbacks[:] = callbacks
+
+
 def test_a_framework_that_is_not_installed_is_one_line(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "focalnet_backbone.command.train_net", None)
     monkeypatch.delitem(sys.modules, "focalnet_backbone.command.train_net")
@@ -138,7 +149,7 @@ def test_a_framework_that_is_not_installed_is_one_line(run, monkeypatch):
     def find(name, *rest):
         raise ModuleNotFoundError("No module named 'detectron2'", name="detectron2")
 
-    monkeypatch.setattr(by_host, "import_module", find)
+    monkeypatch.setattr(by_host, "load", find)
     status, _, errors = run("train", "mask_rcnn_focalnet_sample.yaml")
     assert status == 2
     assert errors == "focalnet train: detectron2 is not installed: `focalnet doctor detectron2` says how to get it\n"
@@ -225,12 +236,11 @@ def handed_on(monkeypatch):
     """What `focalnet train` and `focalnet test` hand to the frameworks' own command lines."""
     calls = []
 
-    def module(name):
-        tool = name.rpartition(".")[2]
+    def module(tool):
         record = lambda arguments: calls.append((tool, arguments))  # noqa: E731
         return types.SimpleNamespace(main=record, run_command=record)
 
-    monkeypatch.setattr(by_host, "import_module", module)
+    monkeypatch.setattr(by_host, "load", module)
     return calls
 
 
