@@ -94,7 +94,9 @@ class PatchEmbed(nn.Module):
         recording = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if recording or x.shape[2] % self.stride or x.shape[3] % self.stride:
             x = F.pad(x, (0, self.extra_padding, 0, self.extra_padding))
-        x = self.proj(x.contiguous(memory_format=torch.channels_last))
+        if not torch._C._are_functorch_transforms_active():  # vmap has no layouts of memory.
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = self.proj(x)
         return self.norm(x.permute(0, 2, 3, 1))
 
 

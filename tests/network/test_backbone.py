@@ -375,6 +375,23 @@ def test_the_meta_device_tells_the_shapes_without_memory():
     assert [tuple(feature.shape) for feature in maps.values()] == [(2, 96, 200, 334), (2, 768, 25, 42)]
 
 
+def test_per_sample_gradients_by_vmap_are_those_of_each_sample_alone():
+    backbone = FocalNet(embed_dim=8, depths=[1, 1, 1], out_features=["stage1", "stage3"]).eval()
+    parameters = {name: value.detach() for name, value in backbone.named_parameters()}
+    x = torch.randn(2, 3, 18, 23)
+
+    def loss(parameters: dict, sample: torch.Tensor) -> torch.Tensor:
+        maps = torch.func.functional_call(backbone, parameters, (sample[None],))
+        return sum(map_.square().sum() for map_ in maps.values())
+
+    together = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    for number, sample in enumerate(x):
+        backbone.zero_grad()
+        sum(map_.square().sum() for map_ in backbone(sample[None]).values()).backward()
+        for name, parameter in backbone.named_parameters():
+            torch.testing.assert_close(together[name][number], parameter.grad, rtol=1e-3, atol=1e-2)
+
+
 def test_functional_call_takes_other_weights():
     model, other = build().eval(), FocalNet(**TINY).eval()
     x = torch.randn(1, 3, 32, 32)
