@@ -195,7 +195,7 @@ def to_rgb(image: ImageLike) -> Tensor:
             raise TypeError(f"expected a numpy image of uint8, got {image.dtype}")
         if image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected a numpy image (H, W, 3), got shape {image.shape}")
-        return _check_not_empty(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
+        return _check_not_empty(torch.from_numpy(np.require(image, requirements="CW")).permute(2, 0, 1))
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3:
             raise ValueError(f"expected an image tensor (3, H, W), got shape {tuple(image.shape)}")

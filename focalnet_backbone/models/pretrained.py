@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from focalnet_backbone.checkpoints import load_checkpoint
 from focalnet_backbone.checkpoints.download import hub_file, placed_folder
 from focalnet_backbone.checkpoints.save import save_transformers
@@ -65,6 +67,16 @@ class PretrainedMixin:
 
     config: FocalNetConfig
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are, and the inputs have to be."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters."""
+        return next(self.parameters()).dtype
+
     @classmethod
     def from_pretrained(
         cls: type[AnyModel],
@@ -105,6 +117,6 @@ class PretrainedMixin:
                 config.conv_embed_stem_padding,
                 folder,
             )
-        config.extra["dtype"] = str(next(self.parameters()).dtype).removeprefix("torch.")
+        config.extra["dtype"] = str(self.dtype).removeprefix("torch.")
         save_transformers(Path(folder), self.state_dict(), config)
         return Path(folder)

@@ -124,6 +124,13 @@ def test_every_kind_of_input_gives_the_same_image(tmp_path):
     torch.testing.assert_close(normalize(expected / 255, torch.float32), normalize(expected, torch.float32))
 
 
+def test_an_array_that_only_reads_is_taken_without_a_warning(recwarn):
+    photo = np.asarray(Image.new("RGB", (5, 4), (1, 2, 3)))
+    assert not photo.flags.writeable
+    assert to_rgb(photo)[:, 0, 0].tolist() == [1, 2, 3]
+    assert not recwarn.list
+
+
 def test_normalisation_is_imagenets():
     white = normalize(torch.full((3, 1, 1), 255, dtype=torch.uint8), torch.float64).flatten()
     assert white.tolist() == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import save_file
 
 from focalnet_backbone import FocalNetConfig, models
@@ -52,6 +53,18 @@ def test_transformers_auto_class_finds_the_model_and_its_labels(tmp_path):
 def test_a_saved_model_of_half_precision_is_one_for_transformers_too(tmp_path):
     FocalNetModel(make_config()).bfloat16().save_pretrained(tmp_path)
     assert transformers.FocalNetModel.from_pretrained(tmp_path).dtype == torch.bfloat16
+
+
+def test_a_pipeline_of_transformers_takes_model_and_image_processor():
+    config = make_config("srf", num_labels=2).replace(id2label={0: "cat", 1: "dog"})
+    model = FocalNetForImageClassification(config).eval()
+    assert (model.device, model.dtype) == (torch.device("cpu"), torch.float32)
+    processor = models.FocalNetImageProcessor(size={"height": 64, "width": 64})
+    photo = Image.new("RGB", (64, 48), (200, 30, 90))
+    answers = transformers.pipeline("image-classification", model=model, image_processor=processor)(photo)
+    expected = model(**processor(photo, return_tensors="pt")).logits.softmax(-1)[0].tolist()
+    found = {answer["label"]: answer["score"] for answer in answers}
+    assert found == pytest.approx({"cat": expected[0], "dog": expected[1]})
 
 
 def test_overrides_change_the_architecture(tmp_path):
