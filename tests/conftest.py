@@ -66,6 +66,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["FOCALNET_CPU_AUTOCAST"] = "on"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _configs_as_they_are() -> Iterator[None]:
+    """mmengine writes configs without having them formatted by yapf, which takes up to three seconds for a detector's.
+
+    tests/openmmlab/test_compat.py formats one, and so do programs that tests start, such as trainings of two processes.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if "mmengine.config.config" in sys.modules:
+            patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
+        yield
+
+
 @pytest.fixture
 def small_files():
     """A limit of 8 kB to what a file may hold, which stands in for a full disk."""
