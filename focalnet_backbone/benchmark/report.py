@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from focalnet_backbone.benchmark.contenders import OURS, PEERS
+from focalnet_backbone.fast import native
 from focalnet_backbone.system.processor import instruction_sets, processor_name
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
+        "depthwise": "compiled" if native.is_used() else "torch",
         "versions": versions,
     }
 
@@ -69,6 +71,7 @@ def format_environment(environment: dict[str, Any]) -> str:
         sets = " ".join(environment.get("instruction_sets", ()))
         capability = environment["capability"] + (f" ({sets})" if sets else "")
         parts += [f"{environment['cores']} cores", f"{environment['threads']} threads", capability]
+        parts += ["compiled depth-wise convolutions"] if environment.get("depthwise") == "compiled" else []
     parts += [f"{name} {value}" for name, value in environment.get("gpu", {}).items()]
     return ", ".join([*parts, *(f"{name} {version}" for name, version in environment["versions"].items())])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -52,17 +53,17 @@ def alternate(
     """Times of each function over rounds in which each is timed once, after one round to warm up.
 
     On the CPU it is called once a round, on a GPU as often as `calls_per_timing` says. Rounds end after `seconds`, but
-    there is at least one. Each round starts with another function. Where one round takes longer than `seconds`, the one
-    to warm up counts. Before each function there is a `rest` of so many seconds.
+    there is at least one. Each round has an order of its own, so that none always follows the same other one. Where one
+    round takes longer than `seconds`, the one to warm up counts. Before each function there is a `rest` of so many
+    seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
+    names, order = list(runs), random.Random(0)
     calls = {name: calls_per_timing(run, device) for name, run in runs.items()}
     begin = time.perf_counter()
     for round_ in range(rounds + 1):
         gc.collect()
-        first = round_ % len(names)
-        for name in names[first:] + names[:first]:
+        for name in order.sample(names, len(names)):
             time.sleep(rest)
             times[name].append(time_once(runs[name], device, calls[name]))
         if round_ > 0 and time.perf_counter() - begin > seconds:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from focalnet_backbone.fast import native
 from focalnet_backbone.system.switches import read_variable
 
 # oneDNN's forward kernel for depth-wise convolutions spills its registers from this size on, and the one for gradients
@@ -97,6 +98,8 @@ def linear(
 
 def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
     """Convolve each channel of `(N, H, W, C)` with its odd kernel of `(C, 1, k, k)`, padded to the same size."""
+    if (compiled := native.depthwise(x, kernel)) is not None:
+        return compiled
     size = kernel.shape[-1]
     maps = x.permute(0, 3, 1, 2)
     settings = {"padding": size // 2, "groups": len(kernel)}
@@ -110,6 +113,8 @@ def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
 
 def depthwise_gelu(x: Tensor, kernel: Tensor) -> Tensor:
     """GELU of `depthwise`."""
+    if (compiled := native.depthwise(x, kernel)) is not None:
+        return torch.ops.aten.gelu_(compiled)
     size = kernel.shape[-1]
     if size == _MIRRORED_WITH_GELU or not _has_fused_activations(x):
         return torch.ops.aten.gelu_(depthwise(x, kernel))
@@ -142,6 +147,8 @@ def depthwise_input_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Ten
     """The gradient `(N, H, W, C)` of `depthwise` with respect to its input, for the gradient of its result."""
     if fused := triton_kernels(x):
         return fused.depthwise_input_gradient(gradient, kernel)
+    if (compiled := native.depthwise(gradient, kernel, mirrored=True)) is not None:
+        return compiled
     dtype = x.dtype
     if kernel.shape[-1] >= _FLOAT32_GRADIENTS_FROM and _uses_onednn(x):
         gradient, x, kernel = gradient.float(), x.float(), kernel.float()

@@ -8,21 +8,18 @@ the times are kept in the package's folder of what is remembered (`system.facts`
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from focalnet_backbone.fast import measuring
 from focalnet_backbone.fast.dispatch import needs_gradients
 from focalnet_backbone.fast.inference import compute_block
 from focalnet_backbone.fast.training import run_branch
 from focalnet_backbone.network.layers import Mlp
 from focalnet_backbone.network.modulation import FocalModulation
-from focalnet_backbone.system.facts import find_out, one_at_a_time
-from focalnet_backbone.system.processor import instruction_sets, processor_name
 from focalnet_backbone.system.switches import read_variable
 
 logger = logging.getLogger(__name__)
@@ -32,9 +29,6 @@ SWITCH = "FOCALNET_CPU_AUTOCAST"
 there) for the faster one."""
 
 LOW = (torch.bfloat16, torch.float16)
-_TRIALS = 5
-# So many times as long is no accident: further trials are spared.
-_CLEARLY = 1.5
 # Large enough for the kernels of whole networks, small enough for a few milliseconds in float32.
 _SIDE, _DIM = 16, 192
 
@@ -95,38 +89,18 @@ def _tell(dtype: str) -> None:
 
 def recall_times(dtype: str, training: bool) -> dict[str, float]:
     """Seconds that a block takes in float32 and in a type of lower precision: as remembered, or measured now."""
-    parts = (processor_name(), *instruction_sets(), torch.backends.cpu.get_cpu_capability(), torch.__version__)
-    question = f"block of {_SIDE}x{_SIDE}x{_DIM} in {dtype}, training {training}: {' '.join(parts)}"
-    with one_at_a_time(question):
-        # The processor is none of a program's files, but torch is.
-        found = find_out(question, [torch.__file__], lambda _: measure(dtype, training), title="measure " + dtype)
-    return found[torch.__file__]
+    question = f"block of {_SIDE}x{_SIDE}x{_DIM} in {dtype}, training {training}"
+    return measuring.recall_times(question, lambda: measure(dtype, training), title="measure " + dtype)
 
 
 def measure(dtype: str, training: bool) -> dict[str, float]:
-    """Seconds that a block takes in float32 and in a type of lower precision: the least of a few trials in turns.
-
-    In a thread of its own, where nobody's modes are: tracing, fake tensors, inference mode, other devices.
-    """
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_measure, getattr(torch, dtype), training).result()
+    """The same, measured now."""
+    return measuring.least_times(lambda: _make_runs(dtype, training))
 
 
-def _measure(dtype: torch.dtype, training: bool) -> dict[str, float]:
-    block = _Sample()
-    make = _make_step if training else _make_forward
-    runs = {"float32": make(block, torch.float32), str(dtype).removeprefix("torch."): make(block, dtype)}
-    for run in runs.values():
-        run()
-    times = dict.fromkeys(runs, float("inf"))
-    for _ in range(_TRIALS):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name] = min(times[name], time.perf_counter() - start)
-        if max(times.values()) > _CLEARLY * min(times.values()):
-            break
-    return times
+def _make_runs(dtype: str, training: bool) -> measuring.Runs:
+    block, make = _Sample(), _make_step if training else _make_forward
+    return {name: make(block, getattr(torch, name)) for name in ("float32", dtype)}
 
 
 class _Sample(nn.Module):
@@ -143,15 +117,11 @@ class _Sample(nn.Module):
         self.to_empty(device="cpu")
         for parameter in self.parameters():
             with torch.no_grad():
-                parameter.copy_(_spread(parameter.shape) * 0.05)
-
-
-def _spread(shape: torch.Size) -> Tensor:
-    return torch.linspace(-1, 1, shape.numel(), dtype=torch.float32).view(shape)
+                parameter.copy_(measuring.spread(*parameter.shape) * 0.05)
 
 
 def _make_forward(block: _Sample, dtype: torch.dtype) -> Callable[[], object]:
-    x = _spread(torch.Size([1, _SIDE, _SIDE, _DIM])).to(dtype)
+    x = measuring.spread(1, _SIDE, _SIDE, _DIM).to(dtype)
 
     @torch.no_grad()
     def run() -> object:
@@ -162,7 +132,7 @@ def _make_forward(block: _Sample, dtype: torch.dtype) -> Callable[[], object]:
 
 
 def _make_step(block: _Sample, dtype: torch.dtype) -> Callable[[], object]:
-    x = _spread(torch.Size([1, _SIDE, _SIDE, _DIM])).to(dtype).requires_grad_()
+    x = measuring.spread(1, _SIDE, _SIDE, _DIM).to(dtype).requires_grad_()
     branches = [(block.modulation, block.norm1), (block.mlp, block.norm2)]
 
     def run() -> object:

@@ -287,32 +287,39 @@ class _Sums:
 
     def __init__(self, parameters: _Parameters, wanted: tuple[bool, ...]) -> None:
         self._parameters = parameters
-        # Sums over many tiles need more digits than half precision has.
-        self._sums = {
-            name: torch.zeros_like(value, dtype=torch.promote_types(value.dtype, torch.float32))
-            for (name, value), want in zip(parameters.all().items(), wanted, strict=True)
-            if want
-        }
+        names = (name for name, want in zip(parameters.all(), wanted, strict=True) if want)
+        self._sums: dict[str, Tensor | None] = dict.fromkeys(names)
 
     def wants(self, name: str) -> bool:
         return name in self._sums
 
     def add(self, name: str, value: Tensor) -> None:
-        if name in self._sums:
-            self._sums[name] += value
+        """Add to the gradient of a parameter a tensor of its shape, new, as nobody else may write to it afterwards."""
+        if not self.wants(name):
+            return
+        total, strides = self._sums[name], self._parameters.all()[name].stride()
+        # Sums over many tiles need more digits than half precision has.
+        dtype = torch.promote_types(value.dtype, torch.float32)
+        if total is not None:
+            total += value
+        elif value.stride() == strides:
+            self._sums[name] = value.to(dtype)
+        else:
+            # Gradients that lie as their parameters do need not be copied by who collects them.
+            self._sums[name] = value.new_empty_strided(value.shape, strides, dtype=dtype).copy_(value)
 
     def add_linear(self, name: str, gradient: Tensor, x: Tensor) -> None:
         """Add what a linear layer's weight and bias get from rows of its result's gradient and of its input."""
         gradient, x = gradient.flatten(0, -2), x.flatten(0, -2)
-        if self.wants(f"{name}.weight"):
-            total = self._sums[f"{name}.weight"].flatten(1)
-            if total.dtype == x.dtype:
-                total.addmm_(gradient.t(), x)
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        if self.wants(weight):
+            total = self._sums[weight]
+            if total is not None and total.dtype == x.dtype:
+                total.flatten(1).addmm_(gradient.t(), x)
             else:
-                total += gradient.t() @ x
-        if self.wants(f"{name}.bias"):
-            total = self._sums[f"{name}.bias"]
-            total += gradient.sum(0, dtype=total.dtype)
+                self.add(weight, (gradient.t() @ x).view(self._parameters[weight].shape))
+        if self.wants(bias):
+            self.add(bias, gradient.sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32)))
 
     def through_norm_and_linear(self, name: str, gradient: Tensor, x: Tensor) -> Tensor:
         """Go back through a linear layer and the norm before it; returns the gradient of the norm's input `x`."""
@@ -332,10 +339,16 @@ class _Sums:
         return to_x
 
     def in_order(self) -> list[Tensor | None]:
-        return [
-            self._sums[name].to(value.dtype) if name in self._sums else None
-            for name, value in self._parameters.all().items()
-        ]
+        """The gradients of all parameters in their types; None for those that nobody wants."""
+        gradients: list[Tensor | None] = []
+        for name, value in self._parameters.all().items():
+            total = self._sums.get(name)
+            if total is not None:
+                total = total.to(value.dtype)
+            elif self.wants(name):
+                total = torch.zeros_like(value)
+            gradients.append(total)
+        return gradients
 
 
 def _differentiable_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from focalnet_backbone import FocalNetConfig
-from focalnet_backbone.fast import precision
+from focalnet_backbone.fast import measuring, precision
 from focalnet_backbone.models import FocalNetForMaskedImageModeling, FocalNetModel
 from tests.fast.fast_paths import ALL_SETTINGS, backbone, block, plain_formulation, randomised
 
@@ -227,7 +227,7 @@ def test_times_are_measured_once_for_a_type_with_and_without_gradients(monkeypat
         "within autocast to bfloat16, FocalNet computes in float32, which takes less time on this processor "
         "(measured); FOCALNET_CPU_AUTOCAST=on obeys autocast all the same"
     ]
-    monkeypatch.setattr(precision, "processor_name", lambda: "another")
+    monkeypatch.setattr(measuring, "processor_name", lambda: "another")
     with autocast(), torch.no_grad():
         precision.autocast_to_leave(model, x)
     assert len(asked) == 3
@@ -262,4 +262,4 @@ def test_the_measured_block_is_a_block():
     real = block({}, dim=precision._DIM, levels=2, window=9).eval()
     real.load_state_dict(sample.state_dict())
     x = precision._make_forward(sample, torch.float32)
-    torch.testing.assert_close(x(), real(precision._spread(torch.Size([1, 16, 16, precision._DIM]))))
+    torch.testing.assert_close(x(), real(measuring.spread(1, 16, 16, precision._DIM)))

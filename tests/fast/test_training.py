@@ -169,6 +169,16 @@ def test_half_of_what_plain_autograd_keeps_is_kept_and_less_with_checkpointing()
 # Ways to run it
 
 
+@ALL_SETTINGS
+def test_gradients_lie_in_memory_as_their_parameters_do(settings):
+    model = backbone(settings).train()
+    parameters = [p for name, p in model.named_parameters() if ".blocks." in name]
+    with only_fast_paths():
+        loss = model(torch.randn(IMAGES))["stage2"].sum()
+    found = torch.autograd.grad(loss, parameters)
+    assert [gradient.stride() for gradient in found] == [p.stride() for p in parameters]
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_composes_with_activation_checkpointing(use_reentrant):
     model = backbone({}).train()

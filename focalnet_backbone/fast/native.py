@@ -1,0 +1,217 @@
+"""Depth-wise convolutions compiled from C on the machine that they run on, where it has a compiler for it.
+
+oneDNN's reach a third of what a processor can do, and less for small maps. Those of `depthwise.c` take half of its time
+up to 64x64 positions and three quarters beyond, with AVX2. They are compiled once, into the package's folder of what is
+remembered (`system.facts`), and used if they are faster on the processor, which is measured once as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from focalnet_backbone.fast.measuring import Runs, in_own_thread, least_times, recall_times, spread
+from focalnet_backbone.system.facts import cache_folder, one_at_a_time
+from focalnet_backbone.system.files import whole_file
+from focalnet_backbone.system.switches import read_variable
+
+logger = logging.getLogger(__name__)
+
+SWITCH = "FOCALNET_NATIVE"
+"""Environment variable: "on" to use them, and to fail where they cannot be compiled, "off" not to, "auto" (as if it
+were not there) to use them where they can be compiled and are faster."""
+
+_SWITCHES = ("on", "off", "auto")
+OPERATOR = "focalnet_backbone::depthwise"
+"""What profilers call it."""
+
+_SOURCE = Path(__file__).with_name("depthwise.c")
+# By what torch finds in the processor, or is told to find.
+_INSTRUCTIONS = {"AVX2": ["-mavx2", "-mfma"], "AVX512": ["-mavx512f", "-mavx2", "-mfma"]}
+_FLAGS = ["-O3", "-fPIC", "-fopenmp"]
+_SECONDS_TO_COMPILE = 120
+# What the code convolves at a time.
+_CHANNELS = 16
+# For smaller kernels on larger maps, copying what a tile reads takes longer than it spares: 1.9 ms and oneDNN's 1.2 for
+# 3x3 on 128x128x96, 0.19 and 0.25 on 56x56x96.
+_ANY_MAP_FROM = 7
+_SMALL_MAP = 64 * 64
+
+
+def depthwise(x: Tensor, kernel: Tensor, *, mirrored: bool = False) -> Tensor | None:
+    """Convolve each channel of `(N, H, W, C)` with its odd kernel of `(C, 1, k, k)`, padded to the same size.
+
+    Args:
+        x: in float32, on the CPU.
+        kernel: likewise.
+        mirrored: take the kernel upside down and from right to left, which gives gradients of the input.
+
+    Returns None where it is not possible, or not worth it.
+
+    Raises:
+        VariableError: the environment variable `FOCALNET_NATIVE` has a value that it cannot have.
+        RuntimeError: it asks for compiled code, and there is none.
+        MemoryError: there is none for a tile.
+    """
+    if not _suits(x, kernel):
+        return None
+    library = _chosen_library(read_variable(SWITCH, _SWITCHES, "auto"))
+    if library is None:
+        return None
+    # Profilers see torch's functions alone.
+    with record_function(OPERATOR) if torch.autograd._profiler_enabled() else contextlib.nullcontext():
+        return _convolve(library, x, kernel, mirrored)
+
+
+def is_used() -> bool:
+    """Whether maps and kernels that suit it are convolved by compiled code here. Raises as `depthwise` does."""
+    return _chosen_library(read_variable(SWITCH, _SWITCHES, "auto")) is not None
+
+
+def _suits(x: Tensor, kernel: Tensor) -> bool:
+    """Whether memory can be handed to code that torch knows nothing of: ordinary tensors that nobody watches."""
+    size = kernel.shape[-1]
+    return (
+        x.dtype == kernel.dtype == torch.float32
+        and x.device.type == kernel.device.type == "cpu"
+        and x.shape[-1] % _CHANNELS == 0
+        and (size >= _ANY_MAP_FROM or x.shape[1] * x.shape[2] <= _SMALL_MAP)
+        and x.numel() > 0
+        and type(x) is Tensor
+        and type(kernel) in (Tensor, nn.Parameter)
+        and x.is_contiguous()
+        and kernel.is_contiguous()
+        and not (torch.is_grad_enabled() and (x.requires_grad or kernel.requires_grad))
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._len_torch_dispatch_stack()
+    )
+
+
+def _convolve(library: ctypes.CDLL, x: Tensor, kernel: Tensor, mirrored: bool) -> Tensor:
+    y = torch.empty_like(x)
+    sizes = [ctypes.c_long(size) for size in x.shape]
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, kernel, y)]
+    if library.depthwise(*pointers, *sizes, kernel.shape[-1], int(mirrored), torch.get_num_threads()):
+        raise MemoryError("no memory for a tile of a depth-wise convolution")
+    return y
+
+
+@cache
+def _chosen_library(switch: str) -> ctypes.CDLL | None:
+    """The compiled code, if the environment variable has this value and it is to be used."""
+    if switch == "off":
+        return None
+    try:
+        library = in_own_thread(_load)
+    except (OSError, RuntimeError) as error:
+        if switch == "on":
+            raise RuntimeError(f"{SWITCH}=on, but {_SOURCE.name} cannot be compiled here: {error}") from error
+        logger.info("depth-wise convolutions are left to torch, as %s cannot be compiled: %s", _SOURCE.name, error)
+        return None
+    return library if switch == "on" or _is_faster(library) else None
+
+
+def _is_faster(library: ctypes.CDLL) -> bool:
+    """Whether the compiled code takes less time than torch's."""
+    question = f"depth-wise convolutions by {_version()} and torch, {torch.get_num_threads()} threads"
+    times = recall_times(question, lambda: least_times(lambda: _make_runs(library)), title="measure convolutions")
+    return times["native"] < times["torch"]
+
+
+def _make_runs(library: ctypes.CDLL) -> Runs:
+    x, kernel = spread(1, 32, 32, 192), spread(192, 1, 9, 9)
+    maps = x.permute(0, 3, 1, 2)
+    return {
+        "torch": lambda: F.conv2d(maps, kernel, padding=4, groups=192),
+        "native": lambda: _convolve(library, x, kernel, False),
+    }
+
+
+def _version() -> str:
+    """What tells apart what is made of the source for different processors."""
+    source = _SOURCE.read_bytes() + " ".join([*_FLAGS, *_instructions()]).encode()
+    return hashlib.sha256(source).hexdigest()[:16]
+
+
+def _instructions() -> list[str]:
+    found = _INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability())
+    if sys.platform != "linux" or found is None:
+        raise RuntimeError("this is no Linux on a processor with AVX2 or AVX-512")
+    return found
+
+
+def _load() -> ctypes.CDLL:
+    """The code, compiled now if it was not before. Raises `OSError` or `RuntimeError` if it cannot be."""
+    path = cache_folder() / f"depthwise-{_version()}.so"
+    with one_at_a_time(str(path)):
+        if _is_trusted(path):
+            with contextlib.suppress(OSError, RuntimeError):
+                return _open(path)
+        with tempfile.TemporaryDirectory(prefix="focalnet-") as folder:
+            return _compile(Path(folder), path)
+
+
+def _is_trusted(path: Path) -> bool:
+    """Whether there is a file that nobody else can have written."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
+
+
+def _compile(folder: Path, path: Path) -> ctypes.CDLL:
+    """The code as made by the first compiler that can, in a folder for what it writes, and kept at `path`."""
+    failures = []
+    for compiler in filter(None, (shlex.split(os.environ.get("CC", "")), ["gcc"], ["cc"])):
+        compiled = folder / "depthwise.so"
+        try:
+            _run([*compiler, *_FLAGS, *_instructions(), "-c", str(_SOURCE), "-o", str(folder / "depthwise.o")])
+            # Without OpenMP, whose functions are those that torch has loaded, so that both use the same threads.
+            _run([*compiler, "-shared", str(folder / "depthwise.o"), "-o", str(compiled)])
+            library = _open(compiled)
+        except (OSError, RuntimeError) as error:
+            failures.append(f"{compiler[0]}: {error}")
+            continue
+        try:
+            with whole_file(path) as unfinished:
+                unfinished.write_bytes(compiled.read_bytes())
+                unfinished.chmod(0o600)
+        except OSError as error:
+            logger.info("each process compiles %s anew, as it cannot be kept: %s", _SOURCE.name, error)
+        return library
+    raise RuntimeError("; ".join(failures))
+
+
+def _run(command: list[str]) -> None:
+    try:
+        subprocess.run(
+            command, check=True, capture_output=True, text=True, errors="replace", timeout=_SECONDS_TO_COMPILE
+        )
+    except subprocess.SubprocessError as error:
+        told = str(getattr(error, "stderr", None) or "").strip()
+        raise RuntimeError(told.splitlines()[-1] if told else str(error)) from error
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    """Load the library. Raises `OSError` if it cannot be, `RuntimeError` if it computes something else."""
+    library = ctypes.CDLL(str(path))
+    x, kernel = spread(1, 9, 5, _CHANNELS), spread(_CHANNELS, 1, 7, 7)
+    expected = F.conv2d(x.permute(0, 3, 1, 2), kernel, padding=3, groups=_CHANNELS).permute(0, 2, 3, 1)
+    if not torch.allclose(_convolve(library, x, kernel, False), expected, atol=1e-4):
+        raise RuntimeError("it computes something else")
+    return library
