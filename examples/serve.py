@@ -105,6 +105,8 @@ def read_photo(body: bytes, limits: Limits) -> np.ndarray:
     except Image.DecompressionBombError:
         raise ValueError(too_large) from None
     except Exception as error:  # Pillow's plugins raise whatever damaged bytes lead them to.
+        if body.startswith(b"--"):  # As the parts of a form are parted.
+            raise ValueError("the upload is a form; send the photo alone, as curl --data-binary does") from error
         raise ValueError(f"the upload is not a whole photo ({', '.join(FORMATS)})") from error
     if pixels is None:
         raise ValueError(f"{too_large}, this one is {width}x{height}")

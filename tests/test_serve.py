@@ -123,13 +123,14 @@ def test_a_photo_is_answered_with_the_class_of_each_pixel(service):
     [
         (b"", 400, "not a whole photo"),
         (b"no photo at all", 400, "not a whole photo"),
+        (b"--1a2b\r\nContent-Disposition: form-data\r\n\r\n" + as_png(photo(0)) + b"\r\n--1a2b--", 400, "is a form"),
         (as_png(photo(0))[:900], 400, "not a whole photo"),
         (bomb(), 400, "250000 pixels"),
         (as_png(np.zeros((600, 600, 3), np.uint8)), 400, "250000 pixels"),
         (as_png(np.zeros((1, 9, 3), np.uint8)), 400, "at least 2 pixels a side"),
         (bytes(LIMITS["body"] + 1), 413, "may have 200000 bytes"),
     ],
-    ids=["empty", "text", "cut off", "bomb", "large", "a line", "too long"],
+    ids=["empty", "text", "form", "cut off", "bomb", "large", "a line", "too long"],
 )
 def test_a_bad_upload_is_refused_in_one_line(service, body, status, message):
     answer = httpx.post(f"{service[0]}/predict", content=body)

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from focalnet_backbone.features.addresses import is_address
 from focalnet_backbone.features.manifests import DESCRIPTION, MANIFESTS
 from focalnet_backbone.features.pyramid import FeaturePyramid
 from focalnet_backbone.features.shard_job import FORMAT
@@ -124,7 +125,10 @@ def _look_up(address: str | Path) -> tuple[Layout, dict[str, Any], Store, list[d
     store = Store(address)
     content = store.read(DESCRIPTION)
     if content is None:
-        raise FileNotFoundError(f"there are no shards of features at {address}")
+        local = not is_address(str(address)) and Path(address).is_dir()
+        pyramids = local and any(Path(address).rglob("*.safetensors"))
+        cure = "; FeaturePyramid.load reads its files, each of a photo" if pyramids else ""
+        raise FileNotFoundError(f"there are no shards of features at {address}{cure}")
     try:
         found = parse_json(content)
         if found["format"] != FORMAT:

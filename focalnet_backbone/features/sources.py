@@ -22,6 +22,8 @@ from focalnet_backbone.features.tables import cut_parquet, cut_saved
 from focalnet_backbone.features.to_files import plan_outputs
 
 LIST_SUFFIXES = (".txt", ".lst")
+UNREAD_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".zip", ".npy", ".npz", ".h5", ".hdf5", ".pkl", ".arrow")
+"""Endings of files that hold or name images in ways that are not read, and that are no images for sure."""
 
 
 def find_shards(
@@ -78,7 +80,7 @@ def are_photos(inputs: Sequence[str]) -> bool:
     """Whether all inputs are image files of this machine, folders or globs of them."""
     return all(
         not is_address(entry)
-        and not (os.path.isfile(entry) and entry.lower().endswith(LIST_SUFFIXES))
+        and not (os.path.isfile(entry) and entry.lower().endswith((*LIST_SUFFIXES, *UNREAD_SUFFIXES)))
         and not entry.lower().endswith((*TAR_SUFFIXES, ".parquet"))
         and not (os.path.isdir(entry) and "images" not in _kinds(entry))
         for entry in inputs
@@ -122,6 +124,10 @@ def _look_into(path: str) -> tuple[str, list[str]]:
         for kind, suffixes in (("tar", TAR_SUFFIXES), ("parquet", (".parquet",)), ("list", LIST_SUFFIXES)):
             if name.endswith(suffixes):
                 return kind, [path]
+        if name.endswith(UNREAD_SUFFIXES):
+            raise ValueError(
+                f"{path} cannot be read: images lie in folders, tars or Parquet, or are listed a line each in a .txt"
+            )
         return "images", []
     held = _kinds(path)
     if "datasets" in held:

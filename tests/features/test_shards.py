@@ -417,3 +417,12 @@ def test_killed_runs_leave_whole_shards_and_are_resumed_to_the_same_bytes(tmp_pa
     last.join()
     assert content_below(out) == want
     print(f"{kills} kills; shards whole after each: {progress}")
+
+
+def test_a_folder_of_pyramids_is_told_how_it_is_read(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.safetensors").touch()
+    with pytest.raises(FileNotFoundError, match=r"no shards of features at .*; FeaturePyramid\.load reads its files"):
+        FeatureDataset(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no shards of features at .*nowhere$"):
+        FeatureDataset(tmp_path / "nowhere")

@@ -140,6 +140,14 @@ def test_what_is_not_there_or_cannot_be_reached_is_named(tmp_path):
         find_shards([str(tmp_path / "bad.parquet")])
 
 
+def test_a_table_of_text_is_no_photo_and_is_told_what_is_read(tmp_path):
+    table = tmp_path / "photos.csv"
+    table.write_text("path,label\na.jpg,0\n")
+    assert not are_photos([str(table)])
+    with pytest.raises(ValueError, match=r"photos\.csv cannot be read: .* listed a line each in a \.txt"):
+        find_shards([str(table)])
+
+
 def test_a_folder_of_two_kinds_is_refused(tmp_path):
     write_tar(tmp_path / "a.tar", {})
     (tmp_path / "b.jpg").write_bytes(b"")
