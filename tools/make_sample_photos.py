@@ -3,7 +3,7 @@
 
     python tools/make_sample_photos.py photos
 
-The exit status is 0 if they were written, 1 if they could not be.
+The exit status is 0 if they were written, 2 if they could not be.
 """
 
 from __future__ import annotations

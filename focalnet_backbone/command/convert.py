@@ -3,7 +3,7 @@
     focalnet convert focalnet_tiny_lrf converted/hf --to transformers
     focalnet convert work_dirs/epoch_12.pth weights.safetensors --to native
 
-The exit status is 0 if the file was written, 1 if it could not be, 2 for wrong arguments.
+The exit status is 0 if the file was written, 2 if it could not be.
 """
 
 from __future__ import annotations

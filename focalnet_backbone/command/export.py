@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if not found or min(map(int, found.groups())) < 2:
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
+    size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if min(size) < 2:
         raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH of at least 2 pixels, such as 512x512, got {text!r}")
-    return int(found[1]), int(found[2])
+    return size

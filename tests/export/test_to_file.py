@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from focalnet_backbone import FocalNet, FocalNetConfig
-from focalnet_backbone.command.export import main
+from focalnet_backbone.command.export import _size, main
 from focalnet_backbone.export import run_onnx, to_file
 from focalnet_backbone.export.check import _share_apart, compare
 from focalnet_backbone.export.formats import SUFFIXES
@@ -243,6 +243,11 @@ def test_an_export_replaces_an_earlier_one_but_no_file_of_a_user_s(tmp_path, mon
     with pytest.raises(FileExistsError, match=r"model\.onnx .*--force"):
         export_to_file(exportable, "onnx", path)
     assert path.read_bytes() == b"a user's"
+
+
+@pytest.mark.parametrize(("text", "size"), [("64", (64, 64)), ("512x768", (512, 768))])
+def test_one_number_is_the_size_of_a_square(text, size):
+    assert _size(text) == size
 
 
 @pytest.mark.parametrize(
