@@ -111,10 +111,16 @@ def complete_environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An environment whose `bin/python` runs programs that find the frameworks imported: see `tests/warm.py`."""
+    """An environment whose `bin/python` runs programs that find the frameworks imported: see `tests/warm.py`.
+
+    Its `bin/torchrun` is one of them, and each process that it starts.
+    """
     folder = tmp_path_factory.mktemp("warm")
     address, python = folder / "socket", folder / "bin" / "python"
     python.parent.mkdir()
+    torchrun = python.with_name("torchrun")
+    torchrun.write_text(f'#!/bin/sh\nPYTHON_EXEC="{python}" exec "{python}" -m torch.distributed.run "$@"\n')
+    torchrun.chmod(0o755)
     cold = f'exec "{sys.executable}" "$@"'
     # What looks for packages sees the environment as it is.
     some = f'case " $* " in *" pip "* | *inspect_environment.py*) {cold} ;; esac'

@@ -8,6 +8,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,14 @@ class PageRun:
         models: the model of each config of mmengine, on the device "meta".
     """
 
-    def __init__(self, page: str, capsys: pytest.CaptureFixture[str], names: dict[str, Any]) -> None:
+    def __init__(
+        self, page: str, capsys: pytest.CaptureFixture[str], names: dict[str, Any], programs: Callable[[], Path]
+    ) -> None:
+        """Prepare the folder; `programs` gives one in which a shell finds `python` and `torchrun` first."""
         self.page = page
         self.capsys = capsys
         self.names = names
+        self.programs = programs
         self.models: list[torch.nn.Module] = []
         for folder in ("configs", "tools", "examples"):
             if (ROOT / folder).is_dir():
@@ -77,13 +82,13 @@ class PageRun:
         elif item.language == "python":
             failed = self.run_snippet(text)
         elif IN_SHELL.search(text) or (words := shlex.split(text))[0] not in ("python", "focalnet"):
-            return run_in_shell(text)
+            return run_in_shell(text, self.programs())
         elif words[0] == "focalnet":
             failed = bool(focalnet(words[1:]))
         elif words[1].endswith(".py"):
             failed = run_here(*words[1:])
         else:
-            return run_in_shell(text)
+            return run_in_shell(text, self.programs())
         return failed, *self.capsys.readouterr()
 
     def run_snippet(self, text: str) -> bool:
@@ -131,11 +136,11 @@ def run_here(script: str, *arguments: str) -> bool:
     return False
 
 
-def run_in_shell(text: str) -> tuple[bool, str, str]:
-    """Run a command by bash, with the programs of this environment and this package."""
+def run_in_shell(text: str, programs: Path) -> tuple[bool, str, str]:
+    """Run a command by bash, with some programs, those of this environment otherwise, and this package."""
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(ROOT),
     }
     result = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=False, env=environment)

@@ -13,8 +13,8 @@ WITH_CODE = [name for name in PAGES if read_items(name)]
 
 
 @pytest.mark.parametrize("page", WITH_CODE)
-def test_a_page_does_what_it_says(page, workplace, capsys):
-    run = PageRun(page, capsys, GIVEN.get(page, dict)())
+def test_a_page_does_what_it_says(page, workplace, capsys, request):
+    run = PageRun(page, capsys, GIVEN.get(page, dict)(), lambda: request.getfixturevalue("warm_environment") / "bin")
     run.run()
     if page in CHECKS:
         CHECKS[page](run)

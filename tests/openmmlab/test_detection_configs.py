@@ -201,19 +201,24 @@ IMAGES = {
     "val_dataloader.dataset.pipeline.1.scale": (96, 96),
     "default_hooks.checkpoint": {"interval": 2, "save_last": False},
 }
-PROPOSALS = {"model.train_cfg.rpn_proposal.max_per_img": 20, "model.test_cfg.rpn.max_per_img": 20}
+PROPOSALS = {
+    "model.train_cfg.rpn_proposal.max_per_img": 20,
+    "model.test_cfg.rpn.max_per_img": 20,
+    "model.test_cfg.rcnn.max_per_img": 10,
+}
+MASK_HEAD = {"model.roi_head.mask_head.conv_out_channels": 16, "model.roi_head.mask_head.num_classes": 4}
 HEADS = {
     "mask_rcnn": {
         **PROPOSALS,
+        **MASK_HEAD,
         "model.roi_head.bbox_head.fc_out_channels": 16,
         "model.roi_head.bbox_head.num_classes": 4,
-        "model.roi_head.mask_head.num_classes": 4,
     },
     "cascade_mask_rcnn": {
         **PROPOSALS,
+        **MASK_HEAD,
         **{f"model.roi_head.bbox_head.{i}.{key}_out_channels": 16 for i in range(3) for key in ("conv", "fc")},
         **{f"model.roi_head.bbox_head.{i}.num_classes": 4 for i in range(3)},
-        "model.roi_head.mask_head.num_classes": 4,
         **{f"model.train_cfg.rcnn.{i}.sampler.num": 16 for i in range(3)},
     },
     "atss": {"model.bbox_head.num_classes": 4},
