@@ -7,6 +7,7 @@ these.
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 from focalnet_backbone.own_data import UNLABELLED
 from focalnet_backbone.system.command_line import fail, parse, program
 from focalnet_backbone.system.files import whole_file
-from focalnet_backbone.system.inputs import check_file, read_yaml
+from focalnet_backbone.system.inputs import check_file, read_json, read_yaml
 from focalnet_backbone.system.outputs import claim, result_file
 
 TOOL = "import_labels.py"
@@ -103,20 +104,33 @@ def write_coco(dataset: Any, out: Path, images: Path) -> str:
     claim([(out, "the labels")], dataset.image_paths)
     with result_file(out) as unfinished:
         dataset.as_coco(annotations_path=str(unfinished))
+        content = read_json(unfinished, most=None)
+        places = {Path(path).name: _below(images, path).as_posix() for path in dataset.image_paths}
+        for image in content["images"]:  # Which supervision calls by their names alone.
+            image["file_name"] = places[image["file_name"]]
+        unfinished.write_text(json.dumps(content), encoding="utf-8")
     objects = sum(len(detections) for _, _, detections in dataset)
     return f"wrote {objects} objects of {len(dataset.classes)} classes in {len(dataset)} photos to {out}"
+
+
+def _below(images: Path, path: str) -> Path:
+    """The path of a photo below their folder; of one that lies elsewhere, its name."""
+    photo = Path(path)
+    within = photo.relative_to(images) if photo.is_relative_to(images) else Path("..")
+    return Path(photo.name) if ".." in within.parts else within
 
 
 def write_label_images(dataset: Any, out: Path, images: Path) -> str:
     """Write a label image for each photo, and the names of its values, and return a line on them.
 
-    Value 0 is background, i that of the i-th class. Of objects that overlap, the smaller one is seen.
+    They lie in folders as the photos do. Value 0 is background, i that of the i-th class. Of objects that overlap, the
+    smaller one is seen.
 
     Raises `OSError`, or `ValueError` if objects have no outlines.
     """
     if len(dataset.classes) >= UNLABELLED:
         raise ValueError(f"{len(dataset.classes)} classes are more than label images of 8 bits can tell apart")
-    outputs = {path: out / f"{Path(path).stem}.png" for path in dataset.image_paths}
+    outputs = {path: out / _below(images, path).with_suffix(".png") for path in dataset.image_paths}
     claim([*((file, path) for path, file in outputs.items()), (out / "classes.txt", "names")], dataset.image_paths)
     for path, photo, detections in dataset:
         # What has a box alone, some readers give a mask without a pixel.

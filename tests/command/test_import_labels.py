@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from focalnet_backbone.command import import_labels
+from focalnet_backbone.own_data import find_suffixes
 
 BOXES = {"car": (4, 6, 20, 18), "sky": (24, 2, 36, 10)}
 """x1, y1, x2, y2 in a photo of 40 x 30 pixels."""
@@ -102,6 +103,26 @@ def test_coco_files_become_label_images_too_where_the_smaller_object_is_seen(roo
     assert names[labels[7, 7]] == "car"
     assert names[labels[15, 20]] == "road"
     assert names[labels[28, 38]] == "background"
+
+
+def test_labels_of_photos_in_folders_lie_in_the_same_folders(root):
+    outline = {"iscrowd": 0, "segmentation": [[5, 5, 20, 5, 20, 20, 5, 20]], "area": 225, "bbox": [5, 5, 15, 15]}
+    names = ("camera 1/a.jpg", "camera 2/b.JPG")
+    content = {
+        "images": [{"id": i, "file_name": name, "width": 40, "height": 30} for i, name in enumerate(names)],
+        "categories": [{"id": 1, "name": "car"}],
+        "annotations": [{"id": i, "image_id": i, "category_id": 1, **outline} for i in range(2)],
+    }
+    (root / "labels" / "a.json").write_text(json.dumps(content))
+    for name in names:
+        (root / "cameras" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (40, 30)).save(root / "cameras" / name)
+    places = ["--from", "coco", "--images", str(root / "cameras"), "--labels", str(root / "labels" / "a.json")]
+    assert import_labels.main([*places, "--out", str(root / "masks")]) == 0
+    assert find_suffixes(root / "cameras", root / "masks") == ([".JPG", ".jpg"], ".png")
+    assert (root / "masks" / "camera 2" / "b.png").is_file()
+    assert import_labels.main([*places, "--out", str(root / "again.json")]) == 0
+    assert {image["file_name"] for image in COCO(str(root / "again.json")).dataset["images"]} == set(names)
 
 
 @pytest.mark.parametrize(
