@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from focalnet_backbone.own_data import UNLABELLED
-from focalnet_backbone.system.command_line import fail, parse, program
+from focalnet_backbone.system.command_line import called, fail, parse, printable, program
 from focalnet_backbone.system.files import whole_file
 from focalnet_backbone.system.inputs import check_file, read_json, read_yaml
 from focalnet_backbone.system.outputs import claim, result_file
@@ -84,12 +86,17 @@ def read_labels(format: str, images: Path, labels: Path, data: Path | None, *, m
         raise ImportError(f"needs supervision: pip install supervision ({error})") from error
     paths = [str(images), str(labels), *([str(data)] if format == "yolo" else [])]
     reader = getattr(DetectionDataset, f"from_{'pascal_voc' if format == 'voc' else format}")
-    options = {} if format == "createml" else {"force_masks": masks}
+    # YOLO's outlines are read in any case; its boxes would become outlines that nobody drew.
+    options = {} if format in ("createml", "yolo") else {"force_masks": masks}
     try:
-        dataset = reader(*paths, **options)
-        objects = sum(len(detections) for _, _, detections in dataset)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            dataset = reader(*paths, **options)
+            objects = sum(len(detections) for _, _, detections in dataset)
     except Exception as error:  # Of parsers of many formats, on files of any content.
         raise ValueError(f"{labels} cannot be read as {format}: {type(error).__name__}: {error}") from error
+    for message in dict.fromkeys(str(warning.message) for warning in told if warning.category is UserWarning):
+        print(f"{called(TOOL)}: warning: {printable(message)}", file=sys.stderr)
     if not objects:
         raise ValueError(f"no object in {labels} for the photos in {images}")
     return dataset
@@ -132,10 +139,11 @@ def write_label_images(dataset: Any, out: Path, images: Path) -> str:
         raise ValueError(f"{len(dataset.classes)} classes are more than label images of 8 bits can tell apart")
     outputs = {path: out / _below(images, path).with_suffix(".png") for path in dataset.image_paths}
     claim([*((file, path) for path, file in outputs.items()), (out / "classes.txt", "names")], dataset.image_paths)
-    for path, photo, detections in dataset:
+    for path, detections in dataset.annotations.items():
         # What has a box alone, some readers give a mask without a pixel.
         if len(detections) and (detections.mask is None or not detections.mask.any((1, 2)).all()):
             raise ValueError(f"{path} has boxes without outlines, of which no label image can be made; write .json")
+    for path, photo, detections in dataset:
         labels = np.zeros(photo.shape[:2], dtype=np.uint8)
         masks = list(detections.mask) if len(detections) else []
         for index in sorted(range(len(masks)), key=lambda i, masks=masks: -masks[i].sum()):

@@ -144,8 +144,27 @@ def test_what_cannot_be_read_is_named_and_nothing_written(root, kind, prepare, m
     assert not (root / "out.json").exists()
 
 
-def test_boxes_make_no_label_images(root, capsys):
-    write_voc(root / "labels")
-    assert run(root, "voc", root / "masks") == 2
+def write_yolo_boxes(root: Path) -> list[str]:
+    (root / "1.txt").write_text("0 0.5 0.5 0.3 0.4\n1 0.2 0.2 0.2 0.2\n")
+    (root.parent / "data.yaml").write_text("names: [car, sky]\n")
+    return ["--data", str(root.parent / "data.yaml")]
+
+
+@pytest.mark.parametrize(("kind", "write"), [("voc", write_voc), ("yolo", write_yolo_boxes)])
+def test_boxes_make_no_label_images(root, kind, write, capsys):
+    more = write(root / "labels")
+    assert run(root, kind, root / "masks", *more) == 2
     assert "boxes without outlines" in capsys.readouterr().err
     assert not (root / "masks").exists()
+
+
+def test_shapes_that_are_left_out_are_told_in_a_line(root, capsys):
+    write_labelme(root / "labels")
+    file = root / "labels" / "1.json"
+    content = json.loads(file.read_text())
+    content["shapes"].append({"label": "sky", "points": [[1, 1], [5, 5]], "shape_type": "line", "group_id": None})
+    file.write_text(json.dumps(content))
+    assert run(root, "labelme", root / "train.json") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("import_labels.py: warning: ")
+    assert "'line'" in line
