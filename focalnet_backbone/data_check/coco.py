@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -123,7 +123,7 @@ BROKEN = ("images ", "annotations ", "categories ", "category names", "file name
 """How the names begin of what leaves a file in no state to look at the rest of it; and only then these are told."""
 
 
-def judge_coco(facts: dict[str, Any], path: str, use: Use, findings: Findings) -> bool:
+def judge_coco(facts: dict[str, Any], path: str, use: Use, findings: Findings, classes: Collection[str] = ()) -> bool:
     """Add what is wrong in a COCO file for a use of it. Returns whether the rest of it can be looked at.
 
     Args:
@@ -131,6 +131,7 @@ def judge_coco(facts: dict[str, Any], path: str, use: Use, findings: Findings) -
         path: of the file.
         use: what it is for.
         findings: to add to.
+        classes: the categories that are wanted; all by default.
     """
     if "broken" in facts:
         findings.add(f"{path} {facts['broken']}")
@@ -150,11 +151,11 @@ def judge_coco(facts: dict[str, Any], path: str, use: Use, findings: Findings) -
         findings.add(f"{path}: boxes are fractions of the photo (all numbers up to 1); {_FOUR}")
     elif facts["as_corners"]:
         findings.add(f"{path}: boxes look like [x1, y1, x2, y2]: many reach over the edge of the photo else; {_FOUR}")
-    _judge_objects(facts, path, use, findings)
+    _judge_objects(facts, path, use, findings, classes)
     return True
 
 
-def _judge_objects(facts: dict[str, Any], path: str, use: Use, findings: Findings) -> None:
+def _judge_objects(facts: dict[str, Any], path: str, use: Use, findings: Findings, classes: Collection[str]) -> None:
     purpose = "to learn from" if use.train else "to measure by"
     crowds = sum(crowds for *_, crowds in facts["categories"])
     if not facts["objects"]:
@@ -163,7 +164,8 @@ def _judge_objects(facts: dict[str, Any], path: str, use: Use, findings: Finding
             why = f"all {counted(crowds, 'annotation')} are crowds (iscrowd 1), which are not learnt"
         findings.add(f"{path}: no object {purpose}: {why}", error=use.measured)
         return
-    absent = [repr(name) for _, name, objects, _ in facts["categories"] if not objects]
+    wanted = [(name, objects) for _, name, objects, _ in facts["categories"] if not classes or name in classes]
+    absent = [repr(name) for name, objects in wanted if not objects]
     findings.count(path, "category", "without an object", absent, f"there is nothing {purpose}", error=False)
     if crowds > facts["objects"]:
         line = f"{path}: {counted(crowds, 'crowd')} (iscrowd 1) and {counted(facts['objects'], 'object')}"
@@ -208,10 +210,10 @@ def judge_order(facts: dict[str, Any], path: str, classes: Sequence[str], findin
             f"{path}: its categories are in another order than metainfo.classes, and mmdetection numbers objects "
             f"by the file's: write classes=({order}) in the config, in the order of the file"
         )
-    if others and not missing:
-        objects = sum(objects for _, name, objects, _ in facts["categories"] if name in others)
-        cure = f"their {counted(objects, 'object')} are left out"
-        findings.count(path, "category", "not among the config's classes", map(repr, others), cure, error=False)
+    left_out = {name: objects for _, name, objects, _ in facts["categories"] if name in others and objects}
+    if left_out and not missing:
+        cure = f"their {counted(sum(left_out.values()), 'object')} are left out"
+        findings.count(path, "category", "not among the config's classes", map(repr, left_out), cure, error=False)
 
 
 def judge_sizes(

@@ -127,8 +127,9 @@ def _check_labels(
     metadata = MetadataCatalog.get(name)
     classes, ignored = list(metadata.get("stuff_classes") or ()), metadata.get("ignore_label", 255)
     files = {image["file_name"]: split_label_path(image["sem_seg_file_name"]) for image in dicts}
-    (prefix, first), *_ = files.values()
-    folder = os.path.dirname(first)
+    (prefix, _), *_ = files.values()
+    folders = {os.path.dirname(path) for _, path in files.values()}
+    folder = folders.pop() if len(folders) == 1 else os.path.commonpath(map(os.path.abspath, folders))
     load = functools.partial(load_labels, prefix=prefix)
     labels = look_at_labels([path for _, path in files.values()], load, f"detectron2 {detectron2.__version__} {prefix}")
     meaning = Meaning(classes, ignored, False)

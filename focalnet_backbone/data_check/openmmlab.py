@@ -167,7 +167,7 @@ class _Check:
         masks = any(getattr(step, "with_mask", False) for step in loading) or self._evaluates("segm")
         use = Use("mmdetection", masks, train=self.name == "train", measured=not self._formats_only())
         own = Findings()
-        if not judge_coco(facts, path, use, own):
+        if not judge_coco(facts, path, use, own, self.classes):
             self.findings.merge(own)
             return None
         judge_order(facts, path, self.classes, own)

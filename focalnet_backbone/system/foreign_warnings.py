@@ -13,6 +13,7 @@ FOREIGN: tuple[tuple[str, type[Warning]], ...] = (
     ("torch.meshgrid", UserWarning),  # detectron2's anchors.
     ("pkg_resources is deprecated", UserWarning),  # mmengine and detectron2's model zoo.
     ("``build_loss`` would be deprecated", UserWarning),  # mmsegmentation's own heads.
+    ("`reduce_zero_label` will be deprecated", UserWarning),  # mmsegmentation's own configs of ADE20K.
     ("Default ``avg_non_ignore`` is False", UserWarning),  # mmsegmentation's loss, also where nothing is trained.
 )
 """What the messages begin with, and their categories."""

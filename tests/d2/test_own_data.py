@@ -42,16 +42,21 @@ def objects(sample: Path) -> OwnData:
     return OwnData(train, val, size=(96, 48))
 
 
-def test_a_segmenter_learns_the_labels_of_the_ending_that_was_chosen(tmp_path):
-    for folder, names in (("photos", ["1_photo.png"]), ("labels", ["1_color.png", "1_ids.png"])):
-        (tmp_path / folder).mkdir()
-        for name in names:
-            Image.new("L" if "ids" in name else "RGB", (32, 32)).save(tmp_path / folder / name)
+def test_a_segmenter_learns_the_labels_of_the_ending_that_was_chosen_in_folders_within(tmp_path):
+    for city in ("bonn", "ulm"):
+        for folder, names in (("photos", ["1_photo.png"]), ("labels", ["1_color.png", "1_ids.png"])):
+            (tmp_path / folder / city).mkdir(parents=True)
+            for name in names:
+                Image.new("L" if "ids" in name else "RGB", (32, 32)).save(tmp_path / folder / city / name)
     split = Split(tmp_path / "photos", labels=tmp_path / "labels")
     job = load_job(TINY, SEMANTIC)
     use_own_data(job, OwnData(split, None, ("a", "b"), label_ending="_ids.png"))
-    (image,) = DatasetCatalog.get(job.train_names[0])
-    assert image["sem_seg_file_name"].endswith("1_ids.png")
+    images = DatasetCatalog.get(job.train_names[0])
+    assert [Path(image["sem_seg_file_name"]).parts[-2:] for image in images] == [
+        (c, "1_ids.png") for c in ("bonn", "ulm")
+    ]
+    found = check_job(job)
+    assert found.splits[0].source == str(tmp_path / "labels")
 
 
 def test_a_segmenter_learns_label_images_whose_ignored_values_are_none(masks):

@@ -64,6 +64,14 @@ def test_a_subset_of_the_categories_is_told_and_trained_on(check, data):
     )
 
 
+def test_of_a_category_that_is_neither_wanted_nor_there_nothing_is_told(check, tmp_path):
+    def add_kind(content: dict) -> None:
+        content["categories"].insert(0, {"id": 7, "name": "things", "supercategory": "none"})
+
+    found = check.mmdet(make_coco(tmp_path / "train", add_kind), make_coco(tmp_path / "val", add_kind, seed=1))
+    assert (found.errors, found.warnings) == ([], [])
+
+
 def test_files_of_different_order_are_told_by_both_hosts(check, tmp_path, data):
     other = make_coco(tmp_path / "other", swap)
     assert "another order than metainfo.classes" in check.mmdet(data[0], other).errors[-1]
