@@ -4,12 +4,13 @@ What a program then does is its own: arguments, folder, environment, output, exi
 seconds, which tests of many programs would spend for the most part.
 
     python warm.py SOCKET              imports, prints a line, and serves
-    python -I -S warm.py SOCKET ...    runs `python ...`; of Python's own flags it knows -c, -m and -u
+    python -I -S warm.py SOCKET ...    runs `python ...`; of Python's own flags it heeds -c and -m
 """
 
 from __future__ import annotations
 
 import array
+import fcntl
 import gc
 import json
 import os
@@ -33,21 +34,35 @@ HEAVY = (
     "mmengine.visualization",
     "detectron2.model_zoo",
 )
+MOST_FILES = 200
+"""That a program is given, counted from 0; one message has no place for more than 253."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
 
 def ask(address: str, arguments: list[str]) -> int:
-    """Have a program run with this process's folder, environment and streams; returns how it ended, as `waitpid`."""
-    request = json.dumps({"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)})
+    """Have a program run with this process's folder, environment, streams and what else it was given open, as
+    `multiprocessing` does; returns how it ended, as `waitpid`."""
+    files = [number for number in range(MOST_FILES) if is_open(number)]
+    asked = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ), "files": files}
+    request = json.dumps(asked)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
-        connection.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+        connection.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))])
         for number in FORWARDED:
             signal.signal(number, lambda number, _: connection.send(bytes([number])))
         connection.sendall(f"{request}\n".encode())
         answer = connection.makefile().readline()
     # Without an answer, whoever was to give it was killed.
     return int(answer or signal.SIGKILL)
+
+
+def is_open(number: int) -> bool:
+    """Whether this process has such a file."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def end_alike(status: int) -> None:
@@ -85,19 +100,22 @@ def serve(address: str) -> dict:
 
 def watch(connection: socket.socket) -> dict:
     """Fork the program, hand on signals, kill it when nobody waits for it any more, and tell how it ended."""
-    _, data, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(3 * 4))
-    streams = array.array("i")
-    streams.frombytes(data[0][2])
+    _, data, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(MOST_FILES * 4))
+    given = array.array("i")
+    given.frombytes(data[0][2])
     request = json.loads(connection.makefile().readline())
     program = os.fork()
     if program == 0:
-        connection.close()
-        for stream, place in zip(streams, range(3), strict=True):
-            os.dup2(stream, place)
-            os.close(stream)
+        # First away from all places that are to be taken.
+        away = [fcntl.fcntl(file, fcntl.F_DUPFD, MOST_FILES) for file in given]
+        for file in (connection.detach(), *given):
+            os.close(file)
+        for file, place in zip(away, request.pop("files"), strict=True):
+            os.dup2(file, place)
+            os.close(file)
         return request
-    for stream in (0, 1, 2, *streams):
-        os.close(stream)
+    for file in (0, 1, 2, *given):
+        os.close(file)
     handle = os.pidfd_open(program)
     while handle not in select.select([handle, connection], [], [])[0]:
         os.kill(program, (connection.recv(1) or bytes([signal.SIGKILL]))[0])
@@ -132,7 +150,9 @@ def run(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
     if "torch" in sys.modules and "OMP_NUM_THREADS" in environment:
         sys.modules["torch"].set_num_threads(int(environment["OMP_NUM_THREADS"]))
     sys.path[1:1] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
-    what, *rest = [argument for argument in arguments[:1] if argument != "-u"] + arguments[1:]
+    while arguments[0].startswith("-") and arguments[0] not in ("-c", "-m"):
+        arguments = arguments[2 if arguments[0] in ("-W", "-X") else 1 :]
+    what, *rest = arguments
     if what == "-c":
         sys.argv, sys.path[0] = ["-c", *rest[1:]], ""
         exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})

@@ -294,13 +294,17 @@ def test_diverged_proposals_stop_with_iteration_and_losses_too(sample, tmp_path,
         run_command(arguments(sample, tmp_path, "SOLVER.BASE_LR", "1e38", splits=("train",)))
 
 
-def test_two_processes_train_and_evaluate_together_and_resume_after_a_kill_to_the_same_end(sample, tmp_path, refused):
+def test_two_processes_train_and_evaluate_together_and_resume_after_a_kill_to_the_same_end(
+    sample, tmp_path, refused, warm_environment, monkeypatch
+):
     def command(config: Path, out: Path, *more: str) -> list[str]:
         several = [*dataset_arguments(sample), "--num-gpus", "2", "--dist-url", "auto", *more]
         options = [f"train.output_dir={out}", "train.max_iter=5", "train.checkpointer.period=2"]
         return ["--config-file", str(config), *several, *options]
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
+    # Those of the training that is killed start as always, and end with it.
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode(warm_environment / "bin" / "python"))
     run_command(command(LAZY, whole))
     assert "box AP" in (whole / "log.txt").read_text()
     killed = subprocess.run(
