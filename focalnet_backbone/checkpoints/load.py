@@ -200,4 +200,6 @@ def _explain_misfit(missing: tuple[str, ...], unexpected: tuple[str, ...]) -> st
     if unexpected:
         parts.append(f"has {len(unexpected)} tensors that the model has no place for ({summarise(unexpected)})")
     hint = f"; {knob} probably differs" if knob else ""
+    if missing and all(name.startswith("head.") for name in missing):
+        hint = "; it is of a network without a classifier"
     return f"{' and '.join(parts)}{hint}. strict=False loads the others"
