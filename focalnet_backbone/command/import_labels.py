@@ -121,10 +121,12 @@ def write_coco(dataset: Any, out: Path, images: Path) -> str:
 
 
 def _below(images: Path, path: str) -> Path:
-    """The path of a photo below their folder; of one that lies elsewhere, its name."""
+    """The path of a photo below their folder, which readers name as they like; of one that lies elsewhere, its name."""
     photo = Path(path)
-    within = photo.relative_to(images) if photo.is_relative_to(images) else Path("..")
-    return Path(photo.name) if ".." in within.parts else within
+    for folder in (images, images.absolute(), images.resolve()):
+        if photo.is_relative_to(folder) and ".." not in (within := photo.relative_to(folder)).parts:
+            return within
+    return Path(photo.name)
 
 
 def write_label_images(dataset: Any, out: Path, images: Path) -> str:

@@ -105,7 +105,9 @@ def test_coco_files_become_label_images_too_where_the_smaller_object_is_seen(roo
     assert names[labels[28, 38]] == "background"
 
 
-def test_labels_of_photos_in_folders_lie_in_the_same_folders(root):
+@pytest.mark.parametrize("relative", [False, True])
+def test_labels_of_photos_in_folders_lie_in_the_same_folders(root, relative, monkeypatch):
+    monkeypatch.chdir(root)
     outline = {"iscrowd": 0, "segmentation": [[5, 5, 20, 5, 20, 20, 5, 20]], "area": 225, "bbox": [5, 5, 15, 15]}
     names = ("camera 1/a.jpg", "camera 2/b.JPG")
     content = {
@@ -117,7 +119,8 @@ def test_labels_of_photos_in_folders_lie_in_the_same_folders(root):
     for name in names:
         (root / "cameras" / name).parent.mkdir(parents=True)
         Image.new("RGB", (40, 30)).save(root / "cameras" / name)
-    places = ["--from", "coco", "--images", str(root / "cameras"), "--labels", str(root / "labels" / "a.json")]
+    photos = "cameras" if relative else str(root / "cameras")
+    places = ["--from", "coco", "--images", photos, "--labels", str(root / "labels" / "a.json")]
     assert import_labels.main([*places, "--out", str(root / "masks")]) == 0
     assert find_suffixes(root / "cameras", root / "masks") == ([".JPG", ".jpg"], ".png")
     assert (root / "masks" / "camera 2" / "b.png").is_file()
