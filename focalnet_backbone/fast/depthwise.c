@@ -4,6 +4,7 @@
    vector of channels, with zeros at the left and right, which stays in the second-level cache. Results of two rows are
    summed at once, in registers, as both use what is read from most rows. Rows beyond the map's edges are left out. */
 
+#include <pthread.h>
 #include <stdlib.h>
 
 #ifdef __AVX512F__
@@ -39,8 +40,8 @@ INLINE void add_row(const int columns, const int both, vec *a, vec *b, const vec
 }
 
 /* Results of two rows: from `first` rows of `x` of the upper one alone, then `both`, then `last` of the lower one. */
-INLINE void convolve(const int columns, const vec *x, long pitch, const vec *u, const vec *v, int k, int first, int both,
-                     int last, float *y, long step, long next) {
+INLINE void convolve(const int columns, const vec *x, long pitch, const vec *u, const vec *v, int k, long first, long both,
+                     long last, float *y, long step, long next) {
     vec a[columns], b[columns];
     UNROLL for (int i = 0; i < columns; i++) a[i] = b[i] = (vec){0};
     for (; first > 0; first--, x += pitch, u += k) add_row(columns, 0, a, b, x, u, v, k);
@@ -52,8 +53,8 @@ INLINE void convolve(const int columns, const vec *x, long pitch, const vec *u, 
 }
 
 #define CONVOLVE(COLUMNS) \
-    static void convolve_##COLUMNS(const vec *x, long pitch, const vec *u, const vec *v, int k, int first, int both, \
-                                   int last, float *y, long step, long next) { \
+    static void convolve_##COLUMNS(const vec *x, long pitch, const vec *u, const vec *v, int k, long first, long both, \
+                                   long last, float *y, long step, long next) { \
         convolve(COLUMNS, x, pitch, u, v, k, first, both, last, y, step, next); \
     }
 CONVOLVE(1) CONVOLVE(2) CONVOLVE(3) CONVOLVE(4) CONVOLVE(5) CONVOLVE(6)
@@ -61,8 +62,8 @@ CONVOLVE(1) CONVOLVE(2) CONVOLVE(3) CONVOLVE(4) CONVOLVE(5) CONVOLVE(6)
 CONVOLVE(7) CONVOLVE(8) CONVOLVE(9) CONVOLVE(10) CONVOLVE(11) CONVOLVE(12)
 #endif
 
-static void (*const CONVOLUTIONS[])(const vec *, long, const vec *, const vec *, int, int, int, int, float *, long,
-                                    long) = {
+static void (*const CONVOLUTIONS[])(const vec *, long, const vec *, const vec *, int, long, long, long, float *,
+                                    long, long) = {
     NULL, convolve_1, convolve_2, convolve_3, convolve_4, convolve_5, convolve_6,
 #if MAX_COLUMNS > 6
     convolve_7, convolve_8, convolve_9, convolve_10, convolve_11, convolve_12,
@@ -87,6 +88,25 @@ static void copy_row(const float *x, long count, long step, long offset, long pi
     }
 }
 
+/* A thread keeps its memory, which is of limited size, until it ends, as asking the system for it each time takes long. */
+static __thread vec *kept;
+static __thread size_t kept_bytes;
+static pthread_key_t key;
+static int has_key;
+
+__attribute__((constructor)) static void make_key(void) { has_key = !pthread_key_create(&key, free); }
+
+/* At least so much memory of this thread's own, or NULL. */
+static vec *own_memory(size_t bytes) {
+    if (bytes > kept_bytes) {
+        free(kept);
+        kept = aligned_alloc(64, bytes);
+        kept_bytes = kept ? bytes : 0;
+        if (has_key) pthread_setspecific(key, kept);
+    }
+    return kept;
+}
+
 /* Convolve `x` `(n, height, width, channels)`, whose channels are a multiple of 16, with `kernel` `(channels, k, k)`.
 
    Returns 0, or 1 if there is no memory. */
@@ -98,21 +118,14 @@ int depthwise(const float *x, const float *kernel, float *y, long n, long height
     while (tile_rows > 8 && n * lines * across * ((height + tile_rows - 1) / tile_rows) < TASKS * threads) tile_rows /= 2;
     long down = (height + tile_rows - 1) / tile_rows;
     long pitch = tile_columns + 2 * reach, area = (tile_rows + 2 * reach) * pitch;
-    /* A thread keeps its memory, which is of limited size, as asking the system for it each time takes long. */
-    static __thread vec *kept;
-    static __thread size_t kept_bytes;
 #pragma omp parallel num_threads(threads)
     {
-        size_t bytes = (area + k * k) * LINE * sizeof(float);
-        if (bytes > kept_bytes) {
-            free(kept);
-            kept = aligned_alloc(64, bytes);
-            kept_bytes = kept ? bytes : 0;
-        }
-        vec *planes = kept, *weights = kept + area * PARTS;
+        vec *planes = own_memory((size_t)(area + k * k) * LINE * sizeof(float));
+        vec *weights = planes ? planes + area * PARTS : NULL;
 #pragma omp for schedule(dynamic)
         for (long task = 0; task < n * down * across * lines; task++) {
             if (!planes) {
+#pragma omp atomic write
                 failed = 1;
                 continue;
             }
@@ -127,8 +140,8 @@ int depthwise(const float *x, const float *kernel, float *y, long n, long height
             for (long row = first_row; row < last_row; row++)
                 copy_row(source + (row * width + first_column) * channels, last_column - first_column, channels,
                          first_column - left + reach, pitch, planes + (row - first_row) * pitch, area);
-            int blocks = (right - left + MAX_COLUMNS - 1) / MAX_COLUMNS;
-            for (int block = 0; block < blocks; block++) {
+            long blocks = (right - left + MAX_COLUMNS - 1) / MAX_COLUMNS;
+            for (long block = 0; block < blocks; block++) {
                 long column = (right - left) * block / blocks, columns = (right - left) * (block + 1) / blocks - column;
                 for (int part = 0; part < PARTS; part++) {
                     const vec *w = weights + part * k * k, *plane = planes + part * area + column;

@@ -12,8 +12,12 @@ import torch
 from focalnet_backbone.system.facts import find_out, one_at_a_time
 from focalnet_backbone.system.processor import instruction_sets, processor_name
 
+# Seconds to wait for another process that measures the same.
+_PATIENCE = 60
 _TRIALS = 5
-# So many times as long is no accident: further trials are spared.
+# All trials of a run take so many seconds at least, as other processes stop each for thousandths of one at a time.
+_SECONDS = 0.05
+# So many times as long is then no accident: further trials are spared.
 _CLEARLY = 1.5
 
 _T = TypeVar("_T")
@@ -30,7 +34,7 @@ def recall_times(question: str, measure: Callable[[], dict[str, float]], *, titl
     """
     parts = (processor_name(), *instruction_sets(), torch.backends.cpu.get_cpu_capability(), torch.__version__)
     question = f"{question}: {' '.join(parts)}"
-    with one_at_a_time(question):
+    with one_at_a_time(question, patience=_PATIENCE):
         # The processor is none of a program's files, but torch is.
         return find_out(question, [torch.__file__], lambda _: measure(), title=title)[torch.__file__]
 
@@ -53,15 +57,17 @@ def _least_times(make_runs: Callable[[], Runs]) -> dict[str, float]:
     runs = make_runs()
     for run in runs.values():
         run()
-    times = dict.fromkeys(runs, float("inf"))
-    for _ in range(_TRIALS):
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    while True:
         for name, run in runs.items():
             start = time.perf_counter()
             run()
-            times[name] = min(times[name], time.perf_counter() - start)
-        if max(times.values()) > _CLEARLY * min(times.values()):
-            break
-    return times
+            taken[name].append(time.perf_counter() - start)
+        times = {name: min(trials) for name, trials in taken.items()}
+        if min(map(sum, taken.values())) < _SECONDS:
+            continue
+        if max(times.values()) > _CLEARLY * min(times.values()) or len(taken[name]) >= _TRIALS:
+            return times
 
 
 def spread(*shape: int) -> torch.Tensor:

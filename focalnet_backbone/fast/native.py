@@ -13,15 +13,19 @@ import hashlib
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import cache
+from importlib import resources
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C import DispatchKey, DispatchKeySet
 from torch.profiler import record_function
 
 from focalnet_backbone.fast.measuring import Runs, in_own_thread, least_times, recall_times, spread
@@ -39,11 +43,16 @@ _SWITCHES = ("on", "off", "auto")
 OPERATOR = "focalnet_backbone::depthwise"
 """What profilers call it."""
 
-_SOURCE = Path(__file__).with_name("depthwise.c")
+_SOURCE = "depthwise.c"
 # By what torch finds in the processor, or is told to find.
 _INSTRUCTIONS = {"AVX2": ["-mavx2", "-mfma"], "AVX512": ["-mavx512f", "-mavx2", "-mfma"]}
 _FLAGS = ["-O3", "-fPIC", "-fopenmp"]
-_SECONDS_TO_COMPILE = 120
+_SECONDS_TO_COMPILE = 60
+# Bytes at the end of what is kept.
+_DIGEST = 32
+# How torch treats tensors on the CPU that are nothing else besides.
+_OF_INFERENCE_MODE = DispatchKeySet(DispatchKey.CPU).add(DispatchKey.AutocastCPU)
+_ORDINARY = _OF_INFERENCE_MODE.add(DispatchKey.AutogradCPU).add(DispatchKey.ADInplaceOrView)
 # What the code convolves at a time.
 _CHANNELS = 16
 # For smaller kernels on larger maps, copying what a tile reads takes longer than it spares: 1.9 ms and oneDNN's 1.2 for
@@ -87,18 +96,26 @@ def _suits(x: Tensor, kernel: Tensor) -> bool:
     size = kernel.shape[-1]
     return (
         x.dtype == kernel.dtype == torch.float32
-        and x.device.type == kernel.device.type == "cpu"
         and x.shape[-1] % _CHANNELS == 0
+        and kernel.shape == (x.shape[-1], 1, size, size)
+        and size % 2 == 1
         and (size >= _ANY_MAP_FROM or x.shape[1] * x.shape[2] <= _SMALL_MAP)
         and x.numel() > 0
         and type(x) is Tensor
         and type(kernel) in (Tensor, nn.Parameter)
         and x.is_contiguous()
         and kernel.is_contiguous()
+        and _is_plain(x)
+        and _is_plain(kernel)
         and not (torch.is_grad_enabled() and (x.requires_grad or kernel.requires_grad))
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._len_torch_dispatch_stack()
     )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether its values are what its memory holds, on the CPU: that of others may be negative ones, or none at all."""
+    return torch._C._dispatch_keys(tensor) in (_OF_INFERENCE_MODE, _ORDINARY)
 
 
 def _convolve(library: ctypes.CDLL, x: Tensor, kernel: Tensor, mirrored: bool) -> Tensor:
@@ -116,11 +133,11 @@ def _chosen_library(switch: str) -> ctypes.CDLL | None:
     if switch == "off":
         return None
     try:
-        library = in_own_thread(_load)
+        library = _load()
     except (OSError, RuntimeError) as error:
         if switch == "on":
-            raise RuntimeError(f"{SWITCH}=on, but {_SOURCE.name} cannot be compiled here: {error}") from error
-        logger.info("depth-wise convolutions are left to torch, as %s cannot be compiled: %s", _SOURCE.name, error)
+            raise RuntimeError(f"{SWITCH}=on, but {_SOURCE} cannot be compiled here: {error}") from error
+        logger.info("depth-wise convolutions are left to torch, as %s cannot be compiled: %s", _SOURCE, error)
         return None
     return library if switch == "on" or _is_faster(library) else None
 
@@ -143,8 +160,12 @@ def _make_runs(library: ctypes.CDLL) -> Runs:
 
 def _version() -> str:
     """What tells apart what is made of the source for different processors."""
-    source = _SOURCE.read_bytes() + " ".join([*_FLAGS, *_instructions()]).encode()
+    source = _source() + " ".join([*_FLAGS, *_instructions()]).encode()
     return hashlib.sha256(source).hexdigest()[:16]
+
+
+def _source() -> bytes:
+    return resources.files(__package__).joinpath(_SOURCE).read_bytes()
 
 
 def _instructions() -> list[str]:
@@ -157,7 +178,7 @@ def _instructions() -> list[str]:
 def _load() -> ctypes.CDLL:
     """The code, compiled now if it was not before. Raises `OSError` or `RuntimeError` if it cannot be."""
     path = cache_folder() / f"depthwise-{_version()}.so"
-    with one_at_a_time(str(path)):
+    with one_at_a_time(str(path), patience=_SECONDS_TO_COMPILE):
         if _is_trusted(path):
             with contextlib.suppress(OSError, RuntimeError):
                 return _open(path)
@@ -166,52 +187,91 @@ def _load() -> ctypes.CDLL:
 
 
 def _is_trusted(path: Path) -> bool:
-    """Whether there is a file that nobody else can have written."""
+    """Whether there is a file that nobody else can have written, as it was written: a damaged one ends the process."""
     try:
         status = path.stat()
+        if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+            return False
+        content = path.read_bytes()
     except OSError:
         return False
-    return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
+    return content == _signed(content[:-_DIGEST])
+
+
+def _signed(code: bytes) -> bytes:
+    """With its digest behind it, where loaders do not look."""
+    return code + hashlib.sha256(code).digest()
 
 
 def _compile(folder: Path, path: Path) -> ctypes.CDLL:
-    """The code as made by the first compiler that can, in a folder for what it writes, and kept at `path`."""
+    """The code as made, in a folder for what it writes, by the first compiler that can, and kept at `path`."""
     failures = []
-    for compiler in filter(None, (shlex.split(os.environ.get("CC", "")), ["gcc"], ["cc"])):
-        compiled = folder / "depthwise.so"
+    for compiler in _compilers():
         try:
-            _run([*compiler, *_FLAGS, *_instructions(), "-c", str(_SOURCE), "-o", str(folder / "depthwise.o")])
-            # Without OpenMP, whose functions are those that torch has loaded, so that both use the same threads.
-            _run([*compiler, "-shared", str(folder / "depthwise.o"), "-o", str(compiled)])
-            library = _open(compiled)
+            return _keep(_compile_by(compiler, folder), path)
+        except subprocess.TimeoutExpired as error:  # Others may be other names of it.
+            raise RuntimeError(f"{compiler[0]} is not done after {_SECONDS_TO_COMPILE} seconds") from error
         except (OSError, RuntimeError) as error:
             failures.append(f"{compiler[0]}: {error}")
-            continue
-        try:
-            with whole_file(path) as unfinished:
-                unfinished.write_bytes(compiled.read_bytes())
-                unfinished.chmod(0o600)
-        except OSError as error:
-            logger.info("each process compiles %s anew, as it cannot be kept: %s", _SOURCE.name, error)
-        return library
     raise RuntimeError("; ".join(failures))
 
 
-def _run(command: list[str]) -> None:
+def _compilers() -> Iterator[list[str]]:
+    """Commands without their arguments, but for those that `$CC` has."""
     try:
-        subprocess.run(
-            command, check=True, capture_output=True, text=True, errors="replace", timeout=_SECONDS_TO_COMPILE
-        )
-    except subprocess.SubprocessError as error:
-        told = str(getattr(error, "stderr", None) or "").strip()
-        raise RuntimeError(told.splitlines()[-1] if told else str(error)) from error
+        named = shlex.split(os.environ.get("CC", ""))
+    except ValueError:
+        named = []
+    yield from filter(None, (named, ["gcc"], ["cc"]))
+
+
+def _compile_by(compiler: list[str], folder: Path) -> Path:
+    source, compiled, library = _source(), folder / "depthwise.o", folder / "depthwise.so"
+    _run([*compiler, *_FLAGS, *_instructions(), "-x", "c", "-c", "-", "-o", str(compiled)], source)
+    # Without OpenMP, whose functions are those that torch has loaded, so that both use the same threads.
+    _run([*compiler, "-shared", str(compiled), "-o", str(library)])
+    return library
+
+
+def _run(command: list[str], given: bytes = b"") -> None:
+    # Of a session of its own, all that it has started can be ended, which would go on and be waited for.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            _, told = process.communicate(given, timeout=_SECONDS_TO_COMPILE)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        lines = told.decode(errors="replace").strip().splitlines()
+        reason = next((line for line in lines if "error" in line), [*lines, f"exit status {process.returncode}"][0])
+        raise RuntimeError(reason)
+
+
+def _keep(compiled: Path, path: Path) -> ctypes.CDLL:
+    """Load the library from where it is kept, or where it was made if it cannot be kept or not be loaded from there."""
+    try:
+        with whole_file(path) as unfinished:
+            unfinished.write_bytes(_signed(compiled.read_bytes()))
+            unfinished.chmod(0o600)
+            return _open(unfinished)
+    except OSError as error:
+        library = _open(compiled)
+        logger.info("each process compiles %s anew, as it cannot be kept: %s", _SOURCE, error)
+        return library
 
 
 def _open(path: Path) -> ctypes.CDLL:
     """Load the library. Raises `OSError` if it cannot be, `RuntimeError` if it computes something else."""
     library = ctypes.CDLL(str(path))
-    x, kernel = spread(1, 9, 5, _CHANNELS), spread(_CHANNELS, 1, 7, 7)
-    expected = F.conv2d(x.permute(0, 3, 1, 2), kernel, padding=3, groups=_CHANNELS).permute(0, 2, 3, 1)
-    if not torch.allclose(_convolve(library, x, kernel, False), expected, atol=1e-4):
+    if not in_own_thread(lambda: _is_right(library)):
         raise RuntimeError("it computes something else")
     return library
+
+
+def _is_right(library: ctypes.CDLL) -> bool:
+    x, kernel = spread(1, 9, 5, _CHANNELS), spread(_CHANNELS, 1, 7, 7)
+    expected = F.conv2d(x.permute(0, 3, 1, 2), kernel, padding=3, groups=_CHANNELS).permute(0, 2, 3, 1)
+    return torch.allclose(_convolve(library, x, kernel, False), expected, atol=1e-4)

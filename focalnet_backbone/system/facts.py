@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -19,6 +20,11 @@ from tqdm import tqdm
 
 from focalnet_backbone.system.inputs import parse_json
 from focalnet_backbone.system.interruption import leave_interrupts_to_parent
+
+try:
+    import fcntl
+except ImportError:  # On Windows.
+    fcntl = None
 
 FEW = 100
 """Up to so many files are looked at in this process, where starting others would take longer."""
@@ -33,25 +39,51 @@ class Passing(dict):
 
 
 def cache_folder() -> Path:
-    """The folder of what is remembered: `$FOCALNET_CACHE`, or `focalnet_backbone` in the user's folder for caches."""
+    """The folder of what is remembered: `$FOCALNET_CACHE`, or `focalnet_backbone` in the user's folder for caches.
+
+    It is among temporary files for a user without a home, as numbers that a container is told to run as are.
+    """
     general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("FOCALNET_CACHE") or Path(general, "focalnet_backbone")).expanduser()
+    folder = Path(os.environ.get("FOCALNET_CACHE") or Path(general, "focalnet_backbone"))
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        return Path(tempfile.gettempdir(), f"focalnet_backbone-{os.geteuid()}")
 
 
 @contextlib.contextmanager
-def one_at_a_time(name: str) -> Iterator[None]:
+def one_at_a_time(name: str, *, patience: float = -1) -> Iterator[None]:
     """Let processes of this machine that give one name do the same work one after another: the first finds out,
     the others are told from what is remembered.
+
+    Where there is no place for a lock, or the file system knows none, they all do it at once.
+
+    Args:
+        name: of the work.
+        patience: seconds after which one of them no longer waits for others, which may be stopped. Less than 0: none.
     """
-    lock = cache_folder() / f"{hashlib.sha256(os.path.abspath(name).encode()).hexdigest()[:16]}.lock"
+    name = os.path.abspath(name)
+    path = cache_folder() / f"{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.lock"
+    lock = FileLock(path, timeout=patience)
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        lock.touch()
-    except OSError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _knows_locks(path):
+            lock.acquire()
+    except OSError:  # Also that it took too long.
+        pass
+    try:
         yield
-        return
-    with FileLock(lock):
-        yield
+    finally:
+        lock.release()
+
+
+def _knows_locks(path: Path) -> bool:
+    """Whether a file, made if it is not there, can be locked. Else, FileLock waits for ever, or leaves files behind."""
+    if fcntl is None:
+        return True
+    with path.open("ab") as file, contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return True
 
 
 def find_out(question: str, paths: Sequence[str], work: Callable[[str], Any], *, title: str) -> dict[str, Any]:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import os
+import signal
 import stat
+import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +19,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from focalnet_backbone.fast import kernels, native
+from focalnet_backbone.fast import kernels, measuring, native
 from focalnet_backbone.system.switches import VariableError
 from tests.fast.test_kernels import relative_error
 
@@ -99,24 +105,46 @@ def test_what_is_no_number_spreads_as_far_as_the_kernel_reaches():
     assert torch.equal(y[0].isnan(), expected)
 
 
+def test_a_thread_leaves_no_memory_behind():
+    x, kernel = arguments(1, 20, 20, 16, size=51)
+
+    def convolve():
+        threads = [threading.Thread(target=native.depthwise, args=(x, kernel)) for _ in range(50)]
+        for thread in threads:
+            thread.start()
+            thread.join()
+
+    convolve()
+    before = Path("/proc/self/statm").read_text().split()[1]
+    convolve()
+    after = Path("/proc/self/statm").read_text().split()[1]
+    # Half a megabyte of each would be 6,000 pages.
+    assert int(after) - int(before) < 2000
+
+
 # When it is used
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda x, kernel: (x.double(), kernel.double()),
-        lambda x, kernel: (x.bfloat16(), kernel.bfloat16()),
-        lambda x, kernel: (x.to("meta"), kernel.to("meta")),
-        lambda x, kernel: (x.transpose(1, 2), kernel),
-        lambda x, kernel: (x, kernel.transpose(2, 3)),
-        lambda x, kernel: (x[..., :8].contiguous(), kernel[:8]),
-        lambda x, kernel: (x.requires_grad_(), kernel),
-        lambda x, kernel: (x[:0], kernel),
-        lambda x, kernel: (x.new_zeros(1, 65, 64, 16), kernel[..., 2:7, 2:7].contiguous()),
-    ],
-    ids=["double", "bfloat16", "meta", "rows of columns", "kernel's too", "8 channels", "grad", "empty", "slower"],
-)
+UNSUITED = {
+    "double": lambda x, kernel: (x.double(), kernel.double()),
+    "bfloat16": lambda x, kernel: (x.bfloat16(), kernel.bfloat16()),
+    "meta": lambda x, kernel: (x.to("meta"), kernel.to("meta")),
+    "rows of columns": lambda x, kernel: (x.transpose(1, 2), kernel),
+    "kernel's too": lambda x, kernel: (x, kernel.transpose(2, 3)),
+    "8 channels": lambda x, kernel: (x[..., :8].contiguous(), kernel[:8]),
+    "grad": lambda x, kernel: (x.requires_grad_(), kernel),
+    "empty": lambda x, kernel: (x[:0], kernel),
+    "slower": lambda x, kernel: (x.new_zeros(1, 65, 64, 16), kernel[..., 2:7, 2:7].contiguous()),
+    "fewer kernels": lambda x, kernel: (x, kernel[:8]),
+    "even": lambda x, kernel: (x, kernel[..., :8, :8].contiguous()),
+    "no square": lambda x, kernel: (x, kernel[..., :7].contiguous()),
+    "negative": lambda x, kernel: (torch._neg_view(x), kernel),
+    "kernel's values too": lambda x, kernel: (x, torch._neg_view(kernel)),
+    "no memory": lambda x, kernel: (torch._efficientzerotensor(x.shape), kernel),
+}
+
+
+@pytest.mark.parametrize("change", UNSUITED.values(), ids=UNSUITED)
 def test_what_it_is_not_made_for_is_left_to_torch(change):
     x, kernel = arguments(1, 20, 22, 16, size=9)
     assert native.depthwise(x, kernel) is not None
@@ -151,6 +179,13 @@ def test_both_are_measured_whatever_modes_are_on(cache):
     assert min(times.values()) > 0
     assert list(times) == ["torch", "native"]
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_process_that_is_stopped_for_a_moment_is_measured_again():
+    stops = itertools.chain([0.0, 0.05, 0.02], itertools.repeat(0.001))
+    runs = {"slower": lambda: time.sleep(0.002), "faster": lambda: time.sleep(next(stops))}
+    times = measuring.least_times(lambda: runs)
+    assert times["faster"] < times["slower"]
 
 
 def test_the_environment_variable_switches_it_off(monkeypatch):
@@ -202,15 +237,73 @@ def test_another_compiler_takes_the_place_of_one_that_does_not_do(lines, cache, 
         native.depthwise(x, kernel)
 
 
-@pytest.mark.parametrize("content", [b"", b"#!/bin/sh", None], ids=["empty", "no library", "writable by others"])
-def test_a_kept_file_that_is_not_to_be_loaded_is_made_anew(content, cache):
+@pytest.mark.parametrize("compiler_of", ["'", "gcc '", " "])
+def test_a_compiler_that_is_no_command_is_passed_over(compiler_of, cache, monkeypatch):
+    monkeypatch.setenv("CC", compiler_of)
+    assert native.depthwise(*arguments(1, 20, 20, 16, size=9)) is not None
+
+
+# The shell's child would go on, and hold what the shell's messages come through.
+HANGING = "sleep 20; exit 1"
+
+
+def test_a_compiler_that_hangs_is_not_waited_for(cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", compiler(tmp_path / "hanging", HANGING))
+    monkeypatch.setattr(native, "_SECONDS_TO_COMPILE", 0.5)
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"cannot be compiled here: .*/hanging is not done after 0\.5 seconds"):
+        native.depthwise(*arguments(1, 20, 20, 16, size=9))
+    assert time.monotonic() - start < 5
+
+
+def test_compiling_can_be_interrupted(cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", compiler(tmp_path / "hanging", HANGING))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    start = time.monotonic()
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        native.depthwise(*arguments(1, 20, 20, 16, size=9))
+    assert time.monotonic() - start < 5
+    assert not list(tmp_path.glob("focalnet-*"))
+    monkeypatch.delenv("CC")
+    assert native.depthwise(*arguments(1, 20, 20, 16, size=9)) is not None
+
+
+@pytest.mark.parametrize("forbidden", ["cache", "focalnet-"], ids=["where it is kept", "where it is made"])
+def test_one_of_two_folders_may_be_of_a_file_system_from_which_nothing_can_be_run(
+    forbidden, cache, monkeypatch, tmp_path
+):
+    def load(path, load=ctypes.CDLL):
+        if Path(path).is_relative_to(tmp_path / "cache") == (forbidden == "cache"):
+            raise OSError("failed to map segment from shared object")
+        return load(path)
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert native.depthwise(*arguments(1, 20, 20, 16, size=9)) is not None
+    assert len(list(cache.glob("depthwise-*.so"))) == (forbidden != "cache")
+    assert not list(cache.glob(".unfinished-*"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda code: b"",
+        lambda code: b"#!/bin/sh",
+        lambda code: code[:9000],
+        lambda code: code[:3000] + b"\xcc" * 6000 + code[9000:],
+        lambda code: code,
+    ],
+    ids=["empty", "no library", "half", "other code", "writable by others"],
+)
+def test_a_kept_file_that_is_not_to_be_loaded_is_made_anew(damage, cache):
     x, kernel = arguments(1, 20, 20, 16, size=9)
     native.depthwise(x, kernel)
     (made,) = cache.glob("depthwise-*.so")
     code = made.read_bytes()
     made.unlink()
-    made.write_bytes(code if content is None else content)
-    made.chmod(0o666 if content is None else 0o600)
+    made.write_bytes(damage(code))
+    made.chmod(0o666 if damage(code) == code else 0o600)
     native._chosen_library.cache_clear()
     assert native.depthwise(x, kernel) is not None
     assert made.read_bytes() == code

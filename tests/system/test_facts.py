@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import sqlite3
+import tempfile
 import time
 from pathlib import Path
 
@@ -132,3 +134,31 @@ def test_processes_of_one_name_wait_for_each_other(asked, tmp_path):
                 os._exit((tmp_path / "done").exists())
         (tmp_path / "done").touch()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+def test_nobody_waits_longer_than_he_has_patience(asked):
+    with one_at_a_time("training"), one_at_a_time("training", patience=0.1):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_lets_all_work_at_once(number, asked, monkeypatch):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with one_at_a_time("training"), one_at_a_time("training"):
+        pass
+
+
+def test_a_name_may_be_no_text(asked):
+    with one_at_a_time(os.fsdecode(b"/config-\xff.py")):
+        pass
+
+
+def test_a_user_without_a_home_has_a_folder_among_temporary_files(monkeypatch, tmp_path):
+    for name in ("FOCALNET_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cache_folder().parent == tmp_path
