@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from focalnet_backbone.fast.dispatch import named_parameters
 from focalnet_backbone.fast.kernels import depthwise_gelu, linear, triton_kernels
 from focalnet_backbone.fast.packing import PackedWeights, can_pack
 
@@ -66,7 +67,7 @@ def compute_block(block: nn.Module, x: Tensor) -> Tensor:
 def _settings(block: nn.Module) -> tuple[dict[str, Tensor], list[float], bool, bool, str]:
     norms = (block.norm1, block.norm2, block.modulation.ln)
     return (
-        dict(block.named_parameters(remove_duplicate=False)),
+        named_parameters(block),
         [norm.eps for norm in norms if norm is not None],
         block.modulation.normalize_modulator,
         block.use_post_layernorm,
@@ -109,7 +110,9 @@ class _Block:
         names = ("norm1", "norm2", "modulation.ln")
         self.dtype = compute_dtype(x, p["modulation.f.weight"])
         # Under autocast, norms and scales keep their type.
-        self.p = p = {k: v if k.startswith(("gamma", *names)) else v.to(self.dtype) for k, v in p.items()}
+        if any(v.dtype != self.dtype for v in p.values()):
+            p = {k: v if k.startswith(("gamma", *names)) else v.to(self.dtype) for k, v in p.items()}
+        self.p = p
         norms = [
             partial(F.layer_norm, normalized_shape=x.shape[-1:], weight=p[f"{n}.weight"], bias=p[f"{n}.bias"], eps=eps)
             for n, eps in zip(names, epsilons, strict=False)
