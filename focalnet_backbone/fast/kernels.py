@@ -113,8 +113,8 @@ def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
 
 def depthwise_gelu(x: Tensor, kernel: Tensor) -> Tensor:
     """GELU of `depthwise`."""
-    if (compiled := native.depthwise(x, kernel)) is not None:
-        return torch.ops.aten.gelu_(compiled)
+    if (compiled := native.depthwise(x, kernel, gelu=True)) is not None:
+        return compiled
     size = kernel.shape[-1]
     if size == _MIRRORED_WITH_GELU or not _has_fused_activations(x):
         return torch.ops.aten.gelu_(depthwise(x, kernel))

@@ -1,7 +1,7 @@
 """Depth-wise convolutions compiled from C on the machine that they run on, where it has a compiler for it.
 
 oneDNN's reach a third of what a processor can do, and less for small maps. Those of `depthwise.c` take half of its time
-up to 64x64 positions and three quarters beyond, with AVX2. They are compiled once, into the package's folder of what is
+or less up to 64x64 positions, and three quarters beyond. They are compiled once, into the package's folder of what is
 remembered (`system.facts`), and used if they are faster on the processor, which is measured once as well.
 """
 
@@ -61,13 +61,14 @@ _ANY_MAP_FROM = 7
 _SMALL_MAP = 64 * 64
 
 
-def depthwise(x: Tensor, kernel: Tensor, *, mirrored: bool = False) -> Tensor | None:
+def depthwise(x: Tensor, kernel: Tensor, *, mirrored: bool = False, gelu: bool = False) -> Tensor | None:
     """Convolve each channel of `(N, H, W, C)` with its odd kernel of `(C, 1, k, k)`, padded to the same size.
 
     Args:
         x: in float32, on the CPU.
         kernel: likewise.
         mirrored: take the kernel upside down and from right to left, which gives gradients of the input.
+        gelu: apply GELU to the result.
 
     Returns None where it is not possible, or not worth it.
 
@@ -83,7 +84,7 @@ def depthwise(x: Tensor, kernel: Tensor, *, mirrored: bool = False) -> Tensor | 
         return None
     # Profilers see torch's functions alone.
     with record_function(OPERATOR) if torch.autograd._profiler_enabled() else contextlib.nullcontext():
-        return _convolve(library, x, kernel, mirrored)
+        return _convolve(library, x, kernel, mirrored, gelu)
 
 
 def is_used() -> bool:
@@ -118,11 +119,11 @@ def _is_plain(tensor: Tensor) -> bool:
     return torch._C._dispatch_keys(tensor) in (_OF_INFERENCE_MODE, _ORDINARY)
 
 
-def _convolve(library: ctypes.CDLL, x: Tensor, kernel: Tensor, mirrored: bool) -> Tensor:
+def _convolve(library: ctypes.CDLL, x: Tensor, kernel: Tensor, mirrored: bool = False, gelu: bool = False) -> Tensor:
     y = torch.empty_like(x)
     sizes = [ctypes.c_long(size) for size in x.shape]
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, kernel, y)]
-    if library.depthwise(*pointers, *sizes, kernel.shape[-1], int(mirrored), torch.get_num_threads()):
+    if library.depthwise(*pointers, *sizes, kernel.shape[-1], int(mirrored), int(gelu), torch.get_num_threads()):
         raise MemoryError("no memory for a tile of a depth-wise convolution")
     return y
 
@@ -154,7 +155,7 @@ def _make_runs(library: ctypes.CDLL) -> Runs:
     maps = x.permute(0, 3, 1, 2)
     return {
         "torch": lambda: F.conv2d(maps, kernel, padding=4, groups=192),
-        "native": lambda: _convolve(library, x, kernel, False),
+        "native": lambda: _convolve(library, x, kernel),
     }
 
 
@@ -274,4 +275,7 @@ def _open(path: Path) -> ctypes.CDLL:
 def _is_right(library: ctypes.CDLL) -> bool:
     x, kernel = spread(1, 9, 5, _CHANNELS), spread(_CHANNELS, 1, 7, 7)
     expected = F.conv2d(x.permute(0, 3, 1, 2), kernel, padding=3, groups=_CHANNELS).permute(0, 2, 3, 1)
-    return torch.allclose(_convolve(library, x, kernel, False), expected, atol=1e-4)
+    found = [_convolve(library, x, kernel, gelu=gelu) for gelu in (False, True)]
+    return all(
+        torch.allclose(y, exact, atol=1e-4) for y, exact in zip(found, (expected, F.gelu(expected)), strict=True)
+    )

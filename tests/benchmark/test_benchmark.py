@@ -124,7 +124,13 @@ def test_the_floor_is_the_models_convolutions_and_matrix_products(monkeypatch):
             floor()
     names = [event.name for event in recorded.events() if event.cpu_parent is None]
     # Two strided convolutions; in each of three blocks two levels, f, h, proj, and the MLP's two layers.
-    kinds = ("aten::linear", "aten::conv2d", "aten::conv_transpose2d", "mkldnn::_linear_pointwise", native.OPERATOR)
+    kinds = (
+        "aten::linear",
+        "aten::conv2d",
+        "aten::conv_transpose2d",
+        "mkldnn::_linear_pointwise",
+        native.OPERATOR,
+    )
     products = [name for name in names if name in kinds]
     assert len(products) == 2 + 3 * (2 + 5)
     assert not [name for name in names if "norm" in name or "gelu" in name or "add" in name]

@@ -89,7 +89,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
         found = []
         for threads in (1, 2, 16):
             torch.set_num_threads(threads)
-            found.append(native._convolve(library, x, kernel, False))
+            found.append(native._convolve(library, x, kernel))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
@@ -103,6 +103,15 @@ def test_what_is_no_number_spreads_as_far_as_the_kernel_reaches():
     expected = torch.zeros(20, 20, 16, dtype=torch.bool)
     expected[7:14, 7:14, 3] = True
     assert torch.equal(y[0].isnan(), expected)
+
+
+@pytest.mark.parametrize("offset", [-100.0, -6.0, -3.0, 0.0, 3.0, 6.0, 100.0, -torch.inf, torch.inf, torch.nan])
+def test_a_convolution_can_apply_gelu(offset):
+    x = torch.linspace(-1.5, 1.5, 2 * 11 * 13 * 32).view(2, 11, 13, 32) + offset
+    found = native.depthwise(x, torch.ones(32, 1, 1, 1), gelu=True)
+    # Where torch's own has no number.
+    expected = torch.zeros_like(x, dtype=torch.double) if offset == -torch.inf else F.gelu(x.double())
+    torch.testing.assert_close(found.double(), expected, rtol=3e-7, atol=1.2e-6, equal_nan=True)
 
 
 def test_a_thread_leaves_no_memory_behind():
