@@ -96,18 +96,18 @@ def _suits(x: Tensor, kernel: Tensor) -> bool:
     """Whether memory can be handed to code that torch knows nothing of: ordinary tensors that nobody watches."""
     size = kernel.shape[-1]
     return (
-        x.dtype == kernel.dtype == torch.float32
+        type(x) is Tensor
+        and type(kernel) in (Tensor, nn.Parameter)
+        and _is_plain(x)
+        and _is_plain(kernel)
+        and x.dtype == kernel.dtype == torch.float32
         and x.shape[-1] % _CHANNELS == 0
         and kernel.shape == (x.shape[-1], 1, size, size)
         and size % 2 == 1
         and (size >= _ANY_MAP_FROM or x.shape[1] * x.shape[2] <= _SMALL_MAP)
         and x.numel() > 0
-        and type(x) is Tensor
-        and type(kernel) in (Tensor, nn.Parameter)
         and x.is_contiguous()
         and kernel.is_contiguous()
-        and _is_plain(x)
-        and _is_plain(kernel)
         and not (torch.is_grad_enabled() and (x.requires_grad or kernel.requires_grad))
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._len_torch_dispatch_stack()
@@ -266,7 +266,8 @@ def _keep(compiled: Path, path: Path) -> ctypes.CDLL:
 
 def _open(path: Path) -> ctypes.CDLL:
     """Load the library. Raises `OSError` if it cannot be, `RuntimeError` if it computes something else."""
-    library = ctypes.CDLL(str(path))
+    # Bare names would be looked for among the system's libraries.
+    library = ctypes.CDLL(str(path.absolute()))
     if not in_own_thread(lambda: _is_right(library)):
         raise RuntimeError("it computes something else")
     return library

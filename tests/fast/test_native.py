@@ -294,6 +294,16 @@ def test_one_of_two_folders_may_be_of_a_file_system_from_which_nothing_can_be_ru
     assert not list(cache.glob(".unfinished-*"))
 
 
+def test_the_folder_that_remembers_may_be_the_one_that_one_is_in(cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("FOCALNET_CACHE", ".")
+    monkeypatch.chdir(tmp_path)
+    x, kernel = arguments(1, 20, 20, 16, size=9)
+    native.depthwise(x, kernel)
+    native._chosen_library.cache_clear()
+    monkeypatch.setattr(native, "_run", None)
+    assert native.depthwise(x, kernel) is not None
+
+
 @pytest.mark.parametrize(
     "damage",
     [
