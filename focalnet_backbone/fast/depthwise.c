@@ -35,7 +35,8 @@ INLINE vec gelu(vec x) {
              2.515199285e-1f) * t + 1.0f;
     mask above = x >= 5.5f, below = x <= -5.5f;
     vec y = half + half * (x * p / q);
-    return (vec)((above & (mask)x) | (~(above | below) & (mask)y));
+    /* What is below is no 0 if it has overflowed. */
+    return (vec)((above & (mask)x) | (below & (mask)(0.0f * x)) | (~(above | below) & (mask)y));
 }
 
 INLINE long larger(long a, long b) { return a > b ? a : b; }

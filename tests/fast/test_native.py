@@ -109,9 +109,13 @@ def test_what_is_no_number_spreads_as_far_as_the_kernel_reaches():
 def test_a_convolution_can_apply_gelu(offset):
     x = torch.linspace(-1.5, 1.5, 2 * 11 * 13 * 32).view(2, 11, 13, 32) + offset
     found = native.depthwise(x, torch.ones(32, 1, 1, 1), gelu=True)
-    # Where torch's own has no number.
-    expected = torch.zeros_like(x, dtype=torch.double) if offset == -torch.inf else F.gelu(x.double())
-    torch.testing.assert_close(found.double(), expected, rtol=3e-7, atol=1.2e-6, equal_nan=True)
+    torch.testing.assert_close(found.double(), F.gelu(x.double()), rtol=3e-7, atol=1.2e-6, equal_nan=True)
+
+
+def test_what_has_overflowed_comes_out_of_gelu_as_torch_has_it():
+    x = torch.tensor([torch.inf, -torch.inf, torch.nan, 3e38, -3e38, 0.0, 1e-40, -1e-40, 5.5, -5.5] + [0.0] * 6)
+    y = native.depthwise(x.view(1, 1, 1, 16), torch.ones(16, 1, 1, 1), gelu=True)
+    torch.testing.assert_close(y.flatten(), F.gelu(x), atol=2e-7, rtol=2e-7, equal_nan=True)
 
 
 def test_a_thread_leaves_no_memory_behind():
