@@ -1,6 +1,7 @@
 """Depth-wise convolutions of a network's stages, by each kernel that there is, forward and backward.
 
     python -m focalnet_backbone.benchmark.depthwise cuda bfloat16
+    python -m focalnet_backbone.benchmark.depthwise cpu float32 --map 1x56x56x96 1x14x14x384 --trials 30
 
 On a GPU, which of them is fastest depends on layout, type, size and pass. This is what to choose by.
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from focalnet_backbone.benchmark.timing import calls_per_timing, time_once
 from focalnet_backbone.fast import kernels
-from focalnet_backbone.system.command_line import fail, parse, program
+from focalnet_backbone.system.command_line import fail, parse, positive, program
 from focalnet_backbone.system.devices import choose_device
 
 SHAPES = ((32, 128, 128, 96), (32, 64, 64, 192), (32, 32, 32, 384), (32, 16, 16, 768))
@@ -97,18 +98,29 @@ def _milliseconds(run: Callable[[], object], device: torch.device, trials: int) 
     return 1e3 * median(time_once(run, device, calls) for _ in range(trials))
 
 
+def _map(text: str) -> tuple[int, ...]:
+    sizes = tuple(map(positive, text.split("x")))
+    if len(sizes) != 4:
+        raise argparse.ArgumentTypeError(f"expected NxHxWxC, got {text!r}")
+    return sizes
+
+
 @program("depthwise.py")
 def main() -> int:
     """Run the command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("device", help="cpu, cuda, ...")
     parser.add_argument("dtype", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument(
+        "--map", nargs="+", type=_map, default=SHAPES, metavar="NxHxWxC", help="FocalNet-T's by default"
+    )
+    parser.add_argument("--trials", type=positive, default=3, help="of which the median is told (default: 3)")
     args = parse(parser)
     try:
         device = choose_device(args.device)
     except ValueError as error:
         return fail("depthwise.py", error)
-    for line in measure_depthwise(device, getattr(torch, args.dtype)):
+    for line in measure_depthwise(device, getattr(torch, args.dtype), args.map, trials=args.trials):
         print(line, flush=True)
     return 0
 

@@ -28,6 +28,11 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def _describe(values: Sequence[float]) -> str:
+    mean, spread = mean_and_spread(values)
+    return f"{mean:.1f} ± {spread:.1f}" if len(values) > 1 else f"{mean:.1f}"
+
+
 def format_race(name: str, entrants: dict[str, list[dict[str, Any]]]) -> str:
     """A race's table: a row an entrant, the best by the first metric at the top; mean, deviation and single values."""
     metrics = list(next(iter(entrants.values()))[0]["metrics"])
@@ -35,9 +40,7 @@ def format_race(name: str, entrants: dict[str, list[dict[str, Any]]]) -> str:
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for entrant in _ranked(entrants):
         runs = entrants[entrant]
-        cells = [
-            "{:.1f} ± {:.1f}".format(*mean_and_spread([run["metrics"][metric] for run in runs])) for metric in metrics
-        ]
+        cells = [_describe([run["metrics"][metric] for run in runs]) for metric in metrics]
         singles = ", ".join(f"{run['metrics'][metrics[0]]:.1f}" for run in runs)
         seconds = [run["seconds"] for run in runs if run["seconds"]]
         time = f"{statistics.median(seconds) * 1e3:.0f}" if seconds else "-"

@@ -45,7 +45,7 @@ from focalnet_backbone.benchmark.cases import GPU_MEASURES, MEASURES
 from focalnet_backbone.benchmark.contenders import missing_peers
 from focalnet_backbone.command import _benchmark_export, _benchmark_extract
 from focalnet_backbone.network.config import FocalNetConfig
-from focalnet_backbone.system.command_line import fail, parse, program
+from focalnet_backbone.system.command_line import fail, parse, positive, program
 from focalnet_backbone.system.devices import choose_device
 from focalnet_backbone.system.facts import cache_folder
 from focalnet_backbone.system.files import whole_file
@@ -64,13 +64,6 @@ def parse_size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def parse_count(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
 def parse_override(text: str) -> tuple[str, Any]:
     """Name and value of KNOB=VALUE."""
     name, found, value = text.partition("=")
@@ -87,16 +80,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variants", nargs="*", metavar="VARIANT")
     parser.add_argument("--size", type=parse_size, nargs="+", default=[(512, 512)], metavar="PIXELS")
-    parser.add_argument("--batch-size", type=parse_count, nargs="+", default=[1], metavar="N")
+    parser.add_argument("--batch-size", type=positive, nargs="+", default=[1], metavar="N")
     parser.add_argument(
         "--measure", nargs="*", choices=[*MEASURES, *GPU_MEASURES], default=["forward", "training", "memory"]
     )
-    parser.add_argument("--scaling", type=parse_count, nargs="+", metavar="SIDE", help="also, the forward pass by side")
+    parser.add_argument("--scaling", type=positive, nargs="+", metavar="SIDE", help="also, the forward pass by side")
     parser.add_argument("--set", type=parse_override, action="append", default=[], metavar="KNOB=VALUE")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="by autocast")
-    parser.add_argument("--threads", type=parse_count, help="CPU threads; all cores by default")
-    parser.add_argument("--rounds", type=parse_count, default=10, help="at most (default: 10)")
+    parser.add_argument("--threads", type=positive, help="CPU threads; all cores by default")
+    parser.add_argument("--rounds", type=positive, default=10, help="at most (default: 10)")
     parser.add_argument("--seconds", type=float, default=20.0, help="no new round after these (default: 20)")
     parser.add_argument("--read", type=Path, metavar="FILE", help="complete the measurements of an earlier --json")
     parser.add_argument(

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from focalnet_backbone import FocalNetConfig
-from focalnet_backbone.benchmark import Case, cases, contenders, describe_environment, measure_case
+from focalnet_backbone.benchmark import Case, cases, contenders, depthwise, describe_environment, measure_case
 from focalnet_backbone.benchmark.against import check_comparable, format_changes
 from focalnet_backbone.benchmark.depthwise import measure_depthwise
 from focalnet_backbone.benchmark.floor import make_floor
@@ -141,6 +141,18 @@ def test_depthwise_convolutions_are_timed_by_every_kernel_and_pass():
     assert lines[0] == "| map | kernel | pass | channels-last | planes | ours |"
     assert lines[3].startswith("| 1x6x7x4 | 3x3 | input gradient | ")
     assert len(lines) == 2 + 2 * 3
+
+
+def test_depthwise_convolutions_of_named_maps_are_timed_by_a_command(monkeypatch, capsys):
+    arguments = ["depthwise.py", "cpu", "float32", "--trials", "1", "--map"]
+    monkeypatch.setattr("sys.argv", [*arguments, "1x6x7x4", "1x3x3x16"])
+    assert depthwise.main() == 0
+    rows = [line.split(" | ")[:2] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert rows[::3] == [[f"| {shape}", f"{k}x{k}"] for shape in ("1x6x7x4", "1x3x3x16") for k in (3, 9, 13)]
+    monkeypatch.setattr("sys.argv", [*arguments, "6x7x4"])
+    with pytest.raises(SystemExit):
+        depthwise.main()
+    assert "expected NxHxWxC, got '6x7x4'" in capsys.readouterr().err
 
 
 def test_a_straight_line_has_exponent_one():

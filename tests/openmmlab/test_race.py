@@ -131,6 +131,8 @@ def test_the_table_ranks_by_the_mean_and_gives_each_seed():
     lines = format_race("a", group(results)["a"]).splitlines()
     assert lines[2] == "| Swin | 22.0 ± 2.0 | 1.0 ± 0.0 | 20.0, 22.0, 24.0 | 1.34 | 0.070 | 1200 |"
     assert lines[3].startswith("| FocalNet | 11.0 ± 1.0 | 1.0 ± 0.0 | 10.0, 11.0, 12.0 |")
+    alone = format_race("a", group(results[:1])["a"]).splitlines()[2]
+    assert alone.startswith("| FocalNet | 10.0 | 1.0 | 10.0 | ")
 
 
 def test_the_picture_has_a_row_a_race_and_a_mark_for_the_mean_of_each_backbone():
