@@ -323,7 +323,7 @@ def test_compiled_models_are_timed(run_tool, tmp_path):
         (["focalnet_tiny_lrf", "--size", "big"], "a size is like 512 or 800x1280, not 'big'"),
         (["focalnet_tiny_lrf", "--size", "512x500"], "must be multiples of the last stride 32, got 512x500"),
         (["focalnet_tiny_lrf", "--size", "0"], "a size is at least 1 pixel"),
-        (["focalnet_tiny_lrf", "--rounds", "0"], "expected a whole number of at least 1"),
+        (["focalnet_tiny_lrf", "--rounds", "0"], "must be a whole number of at least 1"),
         (["focalnet_tiny_lrf", "--device", "tpu"], "tpu"),
         (["focalnet_tiny_lrf", "--measure", "triton"], "--measure triton needs --device cuda"),
         ([], "a variant or --read is needed"),
