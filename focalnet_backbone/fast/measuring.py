@@ -66,7 +66,7 @@ def _least_times(make_runs: Callable[[], Runs]) -> dict[str, float]:
         times = {name: min(trials) for name, trials in taken.items()}
         if min(map(sum, taken.values())) < _SECONDS:
             continue
-        if max(times.values()) > _CLEARLY * min(times.values()) or len(taken[name]) >= _TRIALS:
+        if max(times.values()) > _CLEARLY * min(times.values()) or min(map(len, taken.values())) >= _TRIALS:
             return times
 
 

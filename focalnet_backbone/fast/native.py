@@ -39,7 +39,6 @@ SWITCH = "FOCALNET_NATIVE"
 """Environment variable: "on" to use them, and to fail where they cannot be compiled, "off" not to, "auto" (as if it
 were not there) to use them where they can be compiled and are faster."""
 
-_SWITCHES = ("on", "off", "auto")
 OPERATOR = "focalnet_backbone::depthwise"
 """What profilers call it."""
 
@@ -79,7 +78,7 @@ def depthwise(x: Tensor, kernel: Tensor, *, mirrored: bool = False, gelu: bool =
     """
     if not _suits(x, kernel):
         return None
-    library = _chosen_library(read_variable(SWITCH, _SWITCHES, "auto"))
+    library = _library()
     if library is None:
         return None
     # Profilers see torch's functions alone.
@@ -89,7 +88,11 @@ def depthwise(x: Tensor, kernel: Tensor, *, mirrored: bool = False, gelu: bool =
 
 def is_used() -> bool:
     """Whether maps and kernels that suit it are convolved by compiled code here. Raises as `depthwise` does."""
-    return _chosen_library(read_variable(SWITCH, _SWITCHES, "auto")) is not None
+    return _library() is not None
+
+
+def _library() -> ctypes.CDLL | None:
+    return _chosen_library(read_variable(SWITCH, ("on", "off", "auto"), "auto"))
 
 
 def _suits(x: Tensor, kernel: Tensor) -> bool:

@@ -297,16 +297,17 @@ class _Sums:
         """Add to the gradient of a parameter a tensor of its shape, new, as nobody else may write to it afterwards."""
         if not self.wants(name):
             return
-        total, strides = self._sums[name], self._parameters.all()[name].stride()
-        # Sums over many tiles need more digits than half precision has.
-        dtype = torch.promote_types(value.dtype, torch.float32)
+        total = self._sums[name]
         if total is not None:
             total += value
-        elif value.stride() == strides:
-            self._sums[name] = value.to(dtype)
-        else:
+            return
+        # Sums over many tiles need more digits than half precision has.
+        value = value.to(torch.promote_types(value.dtype, torch.float32))
+        strides = self._parameters.all()[name].stride()
+        if value.stride() != strides:
             # Gradients that lie as their parameters do need not be copied by who collects them.
-            self._sums[name] = value.new_empty_strided(value.shape, strides, dtype=dtype).copy_(value)
+            value = value.new_empty_strided(value.shape, strides).copy_(value)
+        self._sums[name] = value
 
     def add_linear(self, name: str, gradient: Tensor, x: Tensor) -> None:
         """Add what a linear layer's weight and bias get from rows of its result's gradient and of its input."""
@@ -340,15 +341,8 @@ class _Sums:
 
     def in_order(self) -> list[Tensor | None]:
         """The gradients of all parameters in their types; None for those that nobody wants."""
-        gradients: list[Tensor | None] = []
-        for name, value in self._parameters.all().items():
-            total = self._sums.get(name)
-            if total is not None:
-                total = total.to(value.dtype)
-            elif self.wants(name):
-                total = torch.zeros_like(value)
-            gradients.append(total)
-        return gradients
+        sums = [(self._sums.get(name), value) for name, value in self._parameters.all().items()]
+        return [None if total is None or value is None else total.to(value.dtype) for total, value in sums]
 
 
 def _differentiable_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -67,8 +67,8 @@ def one_at_a_time(name: str, *, patience: float = -1) -> Iterator[None]:
     lock = FileLock(path, timeout=patience)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if _knows_locks(path):
-            lock.acquire()
+        _check_locks(path)
+        lock.acquire()
     except OSError:  # Also that it took too long.
         pass
     try:
@@ -77,13 +77,11 @@ def one_at_a_time(name: str, *, patience: float = -1) -> Iterator[None]:
         lock.release()
 
 
-def _knows_locks(path: Path) -> bool:
-    """Whether a file, made if it is not there, can be locked. Else, FileLock waits for ever, or leaves files behind."""
-    if fcntl is None:
-        return True
-    with path.open("ab") as file, contextlib.suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    return True
+def _check_locks(path: Path) -> None:
+    """Raise `OSError` if a file, made if it is not there, cannot be locked: FileLock would wait for ever."""
+    if fcntl is not None:
+        with path.open("ab") as file, contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def find_out(question: str, paths: Sequence[str], work: Callable[[str], Any], *, title: str) -> dict[str, Any]:
