@@ -31,7 +31,7 @@ from torch.profiler import record_function
 from focalnet_backbone.fast.measuring import Runs, in_own_thread, least_times, recall_times, spread
 from focalnet_backbone.system.facts import cache_folder, one_at_a_time
 from focalnet_backbone.system.files import whole_file
-from focalnet_backbone.system.switches import read_variable
+from focalnet_backbone.system.switches import VariableError, read_variable
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ def depthwise(x: Tensor, kernel: Tensor, *, mirrored: bool = False, gelu: bool =
     Returns None where it is not possible, or not worth it.
 
     Raises:
-        VariableError: the environment variable `FOCALNET_NATIVE` has a value that it cannot have.
-        RuntimeError: it asks for compiled code, and there is none.
+        VariableError: the environment variable `FOCALNET_NATIVE` has a value that it cannot have, or asks for compiled
+            code where there is none.
         MemoryError: there is none for a tile.
     """
     if not _suits(x, kernel):
@@ -140,7 +140,7 @@ def _chosen_library(switch: str) -> ctypes.CDLL | None:
         library = _load()
     except (OSError, RuntimeError) as error:
         if switch == "on":
-            raise RuntimeError(f"{SWITCH}=on, but {_SOURCE} cannot be compiled here: {error}") from error
+            raise VariableError(f"{SWITCH}=on, but {_SOURCE} cannot be compiled here: {error}") from error
         logger.info("depth-wise convolutions are left to torch, as %s cannot be compiled: %s", _SOURCE, error)
         return None
     return library if switch == "on" or _is_faster(library) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class VariableError(ValueError):
-    """An environment variable has a value that it cannot have; every program tells it in one line."""
+    """An environment variable has a value that it cannot have, or not here; every program tells it in one line."""
 
 
 def read_variable(name: str, choices: Sequence[str], default: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -227,12 +228,21 @@ def test_it_is_compiled_once(cache, monkeypatch, no_compiler):
 def test_without_a_compiler_it_is_left_to_torch(cache, monkeypatch, no_compiler):
     x, kernel = arguments(1, 20, 20, 16, size=9)
     with pytest.raises(
-        RuntimeError, match=r"FOCALNET_NATIVE=on, but depthwise\.c cannot be compiled here: gcc: .*; cc: "
+        VariableError, match=r"FOCALNET_NATIVE=on, but depthwise\.c cannot be compiled here: gcc: .*; cc: "
     ):
         native.depthwise(x, kernel)
     monkeypatch.setenv(native.SWITCH, "auto")
     assert native.depthwise(x, kernel) is None
     assert not list(cache.glob("depthwise-*"))
+
+
+def test_tools_tell_in_one_line_that_there_is_no_compiler(run_tool, cache, no_compiler, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    arguments = [tmp_path / "a.png", "--variant", "focalnet_tiny_lrf", "--out", tmp_path / "out"]
+    status, _, errors = run_tool("extract_features.py", *arguments)
+    assert status == 2
+    assert "FOCALNET_NATIVE=on, but depthwise.c cannot be compiled here" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
@@ -246,7 +256,7 @@ def test_another_compiler_takes_the_place_of_one_that_does_not_do(lines, cache, 
     assert native.depthwise(x, kernel) is not None
     monkeypatch.setattr(native, "_FLAGS", ["-no-such-option"])
     native._chosen_library.cache_clear()
-    with pytest.raises(RuntimeError, match=r"a compiler: .*gcc: .*no-such-option"):
+    with pytest.raises(VariableError, match=r"a compiler: .*gcc: .*no-such-option"):
         native.depthwise(x, kernel)
 
 
@@ -264,7 +274,7 @@ def test_a_compiler_that_hangs_is_not_waited_for(cache, monkeypatch, tmp_path):
     monkeypatch.setenv("CC", compiler(tmp_path / "hanging", HANGING))
     monkeypatch.setattr(native, "_SECONDS_TO_COMPILE", 0.5)
     start = time.monotonic()
-    with pytest.raises(RuntimeError, match=r"cannot be compiled here: .*/hanging is not done after 0\.5 seconds"):
+    with pytest.raises(VariableError, match=r"cannot be compiled here: .*/hanging is not done after 0\.5 seconds"):
         native.depthwise(*arguments(1, 20, 20, 16, size=9))
     assert time.monotonic() - start < 5
 
