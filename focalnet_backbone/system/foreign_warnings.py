@@ -22,13 +22,13 @@ FOREIGN: tuple[tuple[str, type[Warning]], ...] = (
 def leave_out_foreign_warnings() -> None:
     """Show none of them in this process, nor in those that it starts.
 
-    Nothing is changed where the user has said which warnings to show (`python -W`, `PYTHONWARNINGS`).
+    Of Python's warnings, nothing is changed where the user has said which ones to show (`python -W`, `PYTHONWARNINGS`).
     """
+    # detectron2's wrapper of torchvision's operators asks what torch renamed. It is a line of torch's log.
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     if sys.warnoptions:
         return
     for beginning, category in FOREIGN:
         warnings.filterwarnings("ignore", message=re.escape(beginning), category=category)
     told = (f"ignore:{beginning}:{category.__name__}" for beginning, category in FOREIGN)
     os.environ["PYTHONWARNINGS"] = ",".join(told)
-    # detectron2's wrapper of torchvision's operators asks what torch renamed.
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)

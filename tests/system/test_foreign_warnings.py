@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -48,3 +49,16 @@ def test_a_warning_of_another_category_is_shown(monkeypatch):
             warnings.warn(f"{beginning} and so on", category, stacklevel=1)
             warnings.warn(f"{beginning} and so on", RuntimeWarning, stacklevel=1)
     assert [warning.category for warning in shown] == [RuntimeWarning] * len(FOREIGN)
+
+
+@pytest.mark.parametrize("options", [[], ["ignore"]])
+def test_a_line_of_torchs_log_is_left_out_whatever_is_said_of_warnings(options, monkeypatch, caplog):
+    log = logging.getLogger("torch.fx._symbolic_trace")
+    monkeypatch.setenv("PYTHONWARNINGS", "")
+    monkeypatch.setattr(sys, "warnoptions", options)
+    monkeypatch.setattr(log, "level", logging.WARNING)
+    with warnings.catch_warnings():
+        leave_out_foreign_warnings()
+    log.warning("is_fx_tracing will return true for both")
+    log.error("a graph is broken")
+    assert [record.message for record in caplog.records] == ["a graph is broken"]
